@@ -1,0 +1,261 @@
+package config_test
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"quorumbox/internal/config"
+	"quorumbox/quorum"
+)
+
+func writeFile(tb testing.TB, text string) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "quorumbox.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil { //nolint:gosec // G703: the path is the test's own
+		tb.Fatal(err)
+	}
+	return path
+}
+
+func load(tb testing.TB, text string, environ ...string) config.Config {
+	tb.Helper()
+	cfg, err := config.Load(writeFile(tb, text), environ)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return cfg
+}
+
+func diff(got, want config.Config) string {
+	return cmp.Diff(want, got,
+		cmp.Comparer(func(a, b quorum.Writes) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }))
+}
+
+const fullFile = `
+database:
+  url_file: /run/db-url
+  max_conns: 12
+sender_id: host:writer-1
+signing_key_file: /run/seed
+api_key_file: /run/api-key
+quorum:
+  writes: 2
+  ack_timeout: 1500ms
+  grace: 3ms
+peers:
+  - id: peer-a
+    url: https://a.example:9077/
+    api_key_file: /run/key-a
+    allow: [10.0.0.0/8, "fd00::/8"]
+    connections: 3
+  - {id: peer_b2, url: "http://127.0.0.1:9078/base"}
+fan_out: {workers: 2, max_items: 500, max_bytes: 1048576}
+retry: {initial: 2s, max: 1m, workers: 1}
+relay: {poll_min: 2ms, poll_max: 100ms}
+jobs: {timeout: 9s, rescue_after: 40s, completed_retention: 1h, soft_stop: 0s}
+admin: {listen: "[::1]:0"}
+log: {level: warn, format: text}
+`
+
+func TestLoadFile(t *testing.T) {
+	t.Parallel()
+	got := load(t, fullFile)
+	if len(got.Peers) != 2 {
+		t.Fatalf("peers: got %d, want 2", len(got.Peers))
+	}
+	a, b := got.Peers[0], got.Peers[1]
+	checks := []struct {
+		name      string
+		got, want any
+	}{
+		{"database.url_file", got.Database.URLFile, "/run/db-url"},
+		{"database.max_conns", got.Database.MaxConns, 12},
+		{"sender_id", got.SenderID, "host:writer-1"},
+		{"signing_key_file", got.SigningKeyFile, "/run/seed"},
+		{"quorum.writes", got.Quorum.Writes.String(), "2"},
+		{"quorum.ack_timeout", got.Quorum.AckTimeout, 1500 * time.Millisecond},
+		{"quorum.grace", got.Quorum.Grace, 3 * time.Millisecond},
+		{"fan_out", got.FanOut, config.FanOut{Workers: 2, MaxItems: 500, MaxBytes: 1 << 20}},
+		{"retry", got.Retry, config.Retry{Initial: 2 * time.Second, Max: time.Minute, Workers: 1}},
+		{"relay", got.Relay, config.Relay{PollMin: 2 * time.Millisecond, PollMax: 100 * time.Millisecond}},
+		{"jobs", got.Jobs, config.Jobs{Timeout: 9 * time.Second, RescueAfter: 40 * time.Second, CompletedRetention: time.Hour}},
+		{"admin.listen", got.Admin.Listen, "[::1]:0"},
+		{"log.level", got.Log.Level.String(), "WARN"},
+		{"log.format", got.Log.Format, config.LogText},
+		{"peers[0].id", a.ID, "peer-a"},
+		{"peers[0] base URL", a.BaseURL(), "https://a.example:9077"},
+		{"peers[0].allow", len(a.Allow), 2},
+		{"peers[0].connections", a.Connections, 3},
+		{"peers[0] api key", got.APIKeyFileOf(a), "/run/key-a"},
+		{"peers[1].id", b.ID, "peer_b2"},
+		{"peers[1].connections", b.Connections, config.DefaultPeer().Connections},
+		{"peers[1] api key", got.APIKeyFileOf(b), "/run/api-key"},
+		{"ids", strings.Join(got.PeerIDs(), " "), "peer-a peer_b2"},
+	}
+	for _, c := range checks {
+		if c.got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, c.got, c.want)
+		}
+	}
+	policy, err := got.Policy()
+	if want := (quorum.Policy{N: 3, W: 2}); err != nil || policy != want {
+		t.Errorf("policy: got %v, %v, want %v", policy, err, want)
+	}
+}
+
+func TestLoadDefaults(t *testing.T) {
+	t.Parallel()
+	want := config.Default()
+	for name, text := range map[string]string{
+		"empty file":         "",
+		"comments only":      "# nothing\n",
+		"headings only":      "quorum:\npeers:\n#  - id: a\nlog:\n",
+		"document marker":    "%YAML 1.1\n# a comment\n---\nlog: {level: info}\n",
+		"null where a value": "quorum: {writes: null, grace: ~}\n",
+	} {
+		if d := diff(load(t, text), want); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+	got, err := config.Load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := diff(got, want); d != "" {
+		t.Errorf("no file (-want +got):\n%s", d)
+	}
+	if host, _ := os.Hostname(); got.SenderID != "host:"+host {
+		t.Errorf("sender_id: got %s, want host:%s", got.SenderID, host)
+	}
+}
+
+func TestEnvironmentOverFile(t *testing.T) {
+	t.Parallel()
+	got := load(t, fullFile,
+		"QUORUMBOX_QUORUM__WRITES=all",
+		"QUORUMBOX_QUORUM__ACK_TIMEOUT=1s",
+		"QUORUMBOX_FAN_OUT__WORKERS=7",
+		"QUORUMBOX_ADMIN__LISTEN=",
+		"QUORUMBOX_LOG__LEVEL=debug",
+		`QUORUMBOX_PEERS=[{"id": "only", "url": "https://only.example", "allow": ["192.168.0.0/16"]}]`,
+		"PATH=/bin", "QUORUMBOX=x", "nonsense",
+	)
+	want := load(t, fullFile)
+	if err := want.Quorum.Writes.UnmarshalText([]byte("all")); err != nil {
+		t.Fatal(err)
+	}
+	want.Quorum.AckTimeout = time.Second
+	want.FanOut.Workers = 7
+	want.Admin.Listen = ""
+	want.Log.Level = -4
+	want.Peers = load(t, `peers: [{id: only, url: "https://only.example", allow: [192.168.0.0/16]}]`).Peers
+	if d := diff(got, want); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestPeersInEnvironmentAsYAML(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Load("", []string{"QUORUMBOX_PEERS=- id: a\n  url: https://a.example\n- id: b\n  url: https://b.example\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(cfg.PeerIDs(), " "), "a b"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestDatabaseURL(t *testing.T) {
+	t.Parallel()
+	const (
+		inFile  = "database: {url: 'postgres://file'}"
+		urlFile = "database: {url_file: /from/file}"
+	)
+	tests := []struct {
+		name     string
+		file     string
+		environ  []string
+		wantURL  string
+		wantFile string
+	}{
+		{"file", inFile, nil, "postgres://file", ""},
+		{"alias over file", inFile, []string{"DATABASE_URL=postgres://alias"}, "postgres://alias", ""},
+		{"alias over url_file", urlFile, []string{"DATABASE_URL=postgres://alias"}, "postgres://alias", ""},
+		{"empty alias is none", inFile, []string{"DATABASE_URL="}, "postgres://file", ""},
+		{
+			"our name over alias", inFile,
+			[]string{"QUORUMBOX_DATABASE__URL=postgres://ours", "DATABASE_URL=postgres://alias"},
+			"postgres://ours", "",
+		},
+		{
+			"our file over alias", inFile,
+			[]string{"DATABASE_URL=postgres://alias", "QUORUMBOX_DATABASE__URL_FILE=/from/env"},
+			"", "/from/env",
+		},
+		{"keyword form", "database: {url: 'host=db dbname=x'}", nil, "host=db dbname=x", ""},
+		{"none: embedded", "", nil, "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got := load(t, tt.file, tt.environ...).Database
+			if got.URL.Reveal() != tt.wantURL || got.URLFile != tt.wantFile {
+				t.Errorf("got url %q, file %q, want %q, %q", got.URL.Reveal(), got.URLFile, tt.wantURL, tt.wantFile)
+			}
+		})
+	}
+}
+
+func TestConnString(t *testing.T) {
+	t.Parallel()
+	if got, err := (config.Database{URL: config.NewSecret("postgres://a")}).ConnString(); err != nil || got.Reveal() != "postgres://a" {
+		t.Errorf("url: got %q, %v", got.Reveal(), err)
+	}
+	path := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(path, []byte("postgres://b\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (config.Database{URLFile: path}).ConnString(); err != nil || got.Reveal() != "postgres://b" {
+		t.Errorf("url_file: got %q, %v", got.Reveal(), err)
+	}
+	if _, err := (config.Database{URLFile: path + "x"}).ConnString(); err == nil {
+		t.Error("missing url_file: got no error")
+	}
+}
+
+// The printed settings are a file that means the same.
+func TestPrintRoundTrip(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"defaults": "", "full": fullFile,
+		"odd text": "signing_key_file: \"/a b/\\\"c\\\"\\u00e9: #\\t\"\napi_key_file: 'yes'\n",
+	} {
+		cfg := load(t, text)
+		var b strings.Builder
+		if err := cfg.Print(&b); err != nil {
+			t.Fatal(err)
+		}
+		if d := diff(load(t, b.String()), cfg); d != "" {
+			t.Errorf("%s (-want +got):\n%s\n%s", name, d, b.String())
+		}
+	}
+}
+
+func TestPrintHidesSecrets(t *testing.T) {
+	t.Parallel()
+	cfg := load(t, "database: {url: 'postgres://u:canary@db/x'}")
+	var b strings.Builder
+	if err := cfg.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "canary") || !strings.Contains(b.String(), `url: "[redacted]"`) {
+		t.Errorf("got\n%s\nwant the URL redacted", b.String())
+	}
+}
