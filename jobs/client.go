@@ -1,0 +1,156 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"quorumbox/quorum"
+)
+
+// Config is what the jobs need to know. Fields without a default must be set.
+type Config struct {
+	SenderID string        // sender_agent_id of each push
+	Peers    []string      // ids of all configured peers, each once
+	Policy   quorum.Policy // N must be 1 + len(Peers)
+
+	FanOut    Pusher // pushes to a peer in step: with the one retry inside the ack timeout
+	RetryPush Pusher // pushes to a lagging peer: one attempt
+
+	AckTimeout  time.Duration // deadline of a fan-out. Defaults to 2s
+	Grace       time.Duration // wait for stragglers once the verdict is known. Defaults to 2ms
+	Lease       time.Duration // of a dispatched batch; see [outbox.RelayConfig]. Defaults to AckTimeout + 2s
+	PushTimeout time.Duration // of one push to a lagging peer. Defaults to 5s
+	RetryBudget time.Duration // after which a retry that goes well makes room for others. Defaults to 2s
+	Retry       Schedule
+
+	MaxItems int // entries in one push. Defaults to 1000
+	MaxBytes int // bytes in one push. Defaults to 1.5 MiB
+
+	FanOutWorkers int // fan-outs at a time in this process. Defaults to 16
+	RetryWorkers  int // retries at a time and peer in this process. Defaults to 4
+
+	JobTimeout         time.Duration // Defaults to 8s; must exceed AckTimeout and PushTimeout + RetryBudget
+	RescueAfter        time.Duration // Defaults to 30s; must exceed JobTimeout by River's margin and twice the clocks' skew
+	CompletedRetention time.Duration // Defaults to 10m
+	SoftStop           time.Duration // Defaults to 10s
+
+	Logger *slog.Logger // defaults to discarding
+
+	limits limits
+}
+
+func (c Config) withDefaults() Config {
+	duration := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	duration(&c.AckTimeout, 2*time.Second)
+	duration(&c.Grace, 2*time.Millisecond)
+	duration(&c.Lease, c.AckTimeout+2*time.Second)
+	duration(&c.PushTimeout, 5*time.Second)
+	duration(&c.RetryBudget, 2*time.Second)
+	duration(&c.JobTimeout, 8*time.Second)
+	duration(&c.RescueAfter, 30*time.Second)
+	duration(&c.CompletedRetention, 10*time.Minute)
+	duration(&c.SoftStop, 10*time.Second)
+	count := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	count(&c.MaxItems, 1000)
+	count(&c.MaxBytes, 3<<19)
+	count(&c.FanOutWorkers, 16)
+	count(&c.RetryWorkers, 4)
+	c.Retry = c.Retry.withDefaults()
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.limits = limits{items: c.MaxItems, bytes: c.MaxBytes}
+	return c
+}
+
+const (
+	// fetchCooldown bounds how often a queue asks for jobs. River's default of 100 ms would also delay the notification of the second of
+	// two inserts.
+	fetchCooldown = time.Millisecond
+	// fanOutPoll and peerPoll are how soon a job is found when its notification is lost.
+	fanOutPoll = 250 * time.Millisecond
+	peerPoll   = time.Second
+)
+
+// NewClient returns a River client that works the fan-outs and the retries of all configured peers once it is started. The caller starts
+// and stops it. It touches neither pool nor peers before that.
+func NewClient(pool *pgxpool.Pool, cfg Config) (*river.Client[pgx.Tx], error) {
+	cfg = cfg.withDefaults()
+	if cfg.Policy.N != 1+len(cfg.Peers) {
+		return nil, fmt.Errorf("jobs: policy %s does not fit %d peers", cfg.Policy, len(cfg.Peers))
+	}
+	if cfg.FanOut == nil || cfg.RetryPush == nil {
+		return nil, errors.New("jobs: both pushers must be set")
+	}
+	s := &store{pool: pool, lease: cfg.Lease}
+	workers := river.NewWorkers()
+	if err := river.AddWorkerSafely(workers, &fanOutWorker{cfg: cfg, store: s}); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	if err := river.AddWorkerSafely(workers, &peerRetryWorker{cfg: cfg, store: s}); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	queues := map[string]river.QueueConfig{
+		FanOutQueue: {MaxWorkers: cfg.FanOutWorkers, FetchPollInterval: fanOutPoll},
+	}
+	for _, p := range cfg.Peers {
+		queues[PeerQueue(p)] = river.QueueConfig{MaxWorkers: cfg.RetryWorkers, FetchPollInterval: peerPoll}
+	}
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
+		Queues:                      queues,
+		Workers:                     workers,
+		FetchCooldown:               fetchCooldown,
+		FetchPollInterval:           peerPoll,
+		JobTimeout:                  cfg.JobTimeout,
+		RescueStuckJobsAfter:        cfg.RescueAfter,
+		CompletedJobRetentionPeriod: cfg.CompletedRetention,
+		DiscardedJobRetentionPeriod: -1, // for ever: a discarded job is a fault that somebody should see
+		SoftStopTimeout:             cfg.SoftStop,
+		Logger:                      cfg.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	return client, nil
+}
+
+// Enqueuer hands fan-outs over to River. It implements outbox.Enqueuer.
+type Enqueuer struct {
+	Client *river.Client[pgx.Tx]
+}
+
+// EnqueueFanOut inserts the fan-out's job in tx.
+func (e Enqueuer) EnqueueFanOut(ctx context.Context, tx pgx.Tx, fanOut int64) error {
+	if _, err := e.Client.InsertTx(ctx, tx, FanOutArgs{FanOut: fanOut}, nil); err != nil {
+		return fmt.Errorf("insert fan-out: %w", err)
+	}
+	return nil
+}
+
+// RegisterPeers makes the rows of the configured peers. A peer that is new starts with what is written from now on.
+func RegisterPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) error {
+	_, err := pool.Exec(ctx, `
+		insert into peers (id)
+		select unnest($1::text[])
+		on conflict (id) do update set state = 'active' where peers.state = 'absent'`, peers)
+	if err != nil {
+		return fmt.Errorf("register peers: %w", err)
+	}
+	return nil
+}

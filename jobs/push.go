@@ -1,0 +1,101 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"quorumbox/internal/peer"
+	"quorumbox/quorum"
+)
+
+// Pusher sends one push to one peer. nil is a true acknowledgement; any other result is a *peer.Error or wraps one.
+// It must return soon after ctx ends, and be safe for concurrent use.
+type Pusher interface {
+	Push(ctx context.Context, peerID string, req peer.Request) error
+}
+
+// PushFunc is a function as a [Pusher].
+type PushFunc func(ctx context.Context, peerID string, req peer.Request) error
+
+// Push calls f.
+func (f PushFunc) Push(ctx context.Context, peerID string, req peer.Request) error {
+	return f(ctx, peerID, req)
+}
+
+// shipment is a run of batches as the pushes that carry it.
+type shipment struct {
+	batches []batch
+	pushes  []peer.Request
+	upTo    []int // how many of batches are complete after each push
+}
+
+// pack makes the pushes for batches: as few as the limits and the receivers' order of application allow.
+func pack(batches []batch, senderID string, most limits) shipment {
+	s := shipment{batches: batches}
+	var entries []entry
+	ends := make([]int, len(batches)) // entries up to and including each batch
+	for i, b := range batches {
+		entries = append(entries, b.Entries...)
+		ends[i] = len(entries)
+	}
+	sent, complete := 0, 0
+	for _, part := range plan(entries, most) {
+		req := peer.Request{Body: message(part).Encode(senderID), Catchup: peer.CatchupBulk}
+		if len(part) == 1 {
+			// An operation that travels alone has the reference's headers: its key, and no mark of a catch-up.
+			req.IdempotencyKey, req.ExpectID, req.Catchup = part[0].Key, part[0].Key, peer.CatchupNone
+		}
+		sent += len(part)
+		for complete < len(ends) && ends[complete] <= sent {
+			complete++
+		}
+		s.pushes = append(s.pushes, req)
+		s.upTo = append(s.upTo, complete)
+	}
+	return s
+}
+
+// send pushes the shipment in order and stops at the first push that is not acknowledged. It returns how many batches the peer
+// has acknowledged as a whole.
+func (s shipment) send(ctx context.Context, to Pusher, peerID string) (acked int, err error) {
+	for i, req := range s.pushes {
+		if err := to.Push(ctx, peerID, req); err != nil {
+			return acked, err
+		}
+		acked = s.upTo[i]
+	}
+	return len(s.batches), nil
+}
+
+// outcome is what an error of a [Pusher] means for a vote.
+func outcome(err error) quorum.Outcome {
+	switch peer.OutcomeOf(err) {
+	case peer.Ack:
+		return quorum.Ack
+	case peer.IDDrift:
+		return quorum.IDDrift
+	case peer.Unknown:
+		return quorum.Unknown
+	case peer.Fail:
+		if peer.ClassOf(err).Refusal() {
+			return quorum.Refused
+		}
+		return quorum.Fail
+	}
+	return quorum.Unknown
+}
+
+// retryDelay is how long to leave a peer alone after a failure: by the schedule, or as long as it asks for. What only a person can mend (a
+// configuration error, or a push that is refused for good) is probed as rarely as the schedule allows.
+func (s Schedule) retryDelay(failures int, err error) time.Duration {
+	s = s.withDefaults()
+	var floor time.Duration
+	if e, ok := errors.AsType[*peer.Error](err); ok {
+		floor = e.RetryAfter
+	}
+	if class := peer.ClassOf(err); class.Configuration() || class.Refusal() {
+		floor = max(floor, s.Max)
+	}
+	return s.Delay(failures, floor)
+}

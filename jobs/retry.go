@@ -1,0 +1,273 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"quorumbox/internal/fault"
+	"quorumbox/internal/peer"
+)
+
+const (
+	// leaseMargin is by how much a retry's lease outlives a push, so that what the push achieved can be recorded.
+	leaseMargin = 3 * time.Second
+
+	// heldSnooze is the most that a retry waits for a lane that somebody else holds.
+	heldSnooze = time.Second
+
+	// handOverAfter is after how many pushes a retry leaves a lane that is almost in step to the next fan-out, which takes the rest along:
+	// under load a lane always has a batch that the retry does not have yet.
+	handOverAfter = 3
+	// handOverSnooze is how long a fan-out has for that before the retry goes on itself.
+	handOverSnooze = 200 * time.Millisecond
+)
+
+// errPushTimeout is why a push to a lagging peer is given up.
+var errPushTimeout = fmt.Errorf("no answer within the push timeout: %w", context.DeadlineExceeded)
+
+// peerRetryWorker works the job peer_retry.
+type peerRetryWorker struct {
+	river.WorkerDefaults[PeerRetryArgs]
+
+	cfg   Config
+	store *store
+}
+
+// NextRetry is short: what fails here is the database.
+func (w *peerRetryWorker) NextRetry(*river.Job[PeerRetryArgs]) time.Time {
+	return time.Now().Add(time.Second)
+}
+
+// Work moves the cursor of a lagging lane forward, and those of the peer's other free lanes with it, push by push, until the peer is in step.
+// A failure of the peer snoozes the job, which costs no attempt. A job whose row is gone or carries another retry is done.
+func (w *peerRetryWorker) Work(ctx context.Context, job *river.Job[PeerRetryArgs]) error {
+	own, token, lanes, err := w.store.claimLanes(ctx, job.Args, w.lease())
+	if err != nil {
+		return err
+	}
+	if own == nil {
+		return nil
+	}
+	if token == 0 {
+		wait := max(own.Wait, time.Millisecond)
+		if own.Held {
+			wait = min(wait, heldSnooze)
+		}
+		return river.JobSnooze(wait)
+	}
+	fault.Hit(fault.RetryClaimed)
+	r := &retry{peerRetryWorker: w, peer: job.Args.Peer, token: token, lanes: lanes, leased: time.Now()}
+	snooze, err := r.run(ctx)
+	switch {
+	case errors.Is(err, errLeaseLost):
+		w.cfg.Logger.WarnContext(ctx, "retry lost its lease", slog.String("peer", job.Args.Peer), slog.Int("lane", int(job.Args.Lane)))
+		return river.JobSnooze(heldSnooze)
+	case err != nil && ctx.Err() != nil:
+		return river.JobSnooze(0)
+	case err != nil:
+		return err
+	case r.holds(job.Args.Lane):
+		return river.JobSnooze(snooze)
+	}
+	return nil
+}
+
+func (w *peerRetryWorker) lease() time.Duration { return w.cfg.PushTimeout + leaseMargin }
+
+// retry is one run of the job: it holds the lanes under token.
+type retry struct {
+	*peerRetryWorker
+
+	peer  string
+	token int64
+	lanes []lag // those of which the peer is not in step yet
+
+	leased time.Time // when the lease began, or a little earlier
+}
+
+func (r *retry) holds(lane int16) bool {
+	return slices.ContainsFunc(r.lanes, func(l lag) bool { return l.Lane == lane })
+}
+
+// run pushes until the peer is in step (no lanes are left), a push fails, or the time of one job is over. Lanes that are left have been given
+// back; snooze says when to come again.
+func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
+	until := time.Now().Add(r.cfg.RetryBudget)
+	for round := 1; ; round++ {
+		batches, err := r.next(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if len(batches) == 0 { // each lane waits for another one
+			return handOverSnooze, r.giveBack(ctx, "", handOverSnooze, 0)
+		}
+		s := pack(batches, r.cfg.SenderID, r.cfg.limits)
+		acked, pushErr := s.send(ctx, PushFunc(r.push), r.peer)
+		if pushErr != nil && (errors.Is(pushErr, errLeaseLost) || ctx.Err() != nil) {
+			return 0, pushErr
+		}
+		fault.Hit(fault.RetryAcked)
+		if err := r.advance(ctx, batches[:acked]); err != nil {
+			return 0, err
+		}
+		fault.Hit(fault.RetryRecorded)
+		switch {
+		case pushErr != nil:
+			return r.failed(ctx, pushErr)
+		case len(r.lanes) == 0:
+			r.cfg.Logger.InfoContext(ctx, "peer in step", slog.String("peer", r.peer))
+			return 0, nil
+		case round >= handOverAfter && r.behind() <= pickUpLimit:
+			return handOverSnooze, r.giveBack(ctx, "", 0, 0)
+		case time.Now().After(until):
+			return 0, r.giveBack(ctx, "", 0, 0)
+		}
+	}
+}
+
+// push sends one push, within the push timeout and under a lease that outlives it.
+func (r *retry) push(ctx context.Context, peerID string, req peer.Request) error {
+	if time.Since(r.leased) > leaseMargin/2 {
+		r.leased = time.Now()
+		if err := r.store.extend(ctx, r.token, r.held(), r.lease()); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
+	defer cancel()
+	return r.cfg.RetryPush.Push(ctx, peerID, req)
+}
+
+// next loads the batches that come next, lane by lane, without those that must wait for another lane of the peer.
+func (r *retry) next(ctx context.Context) ([]batch, error) {
+	ranges := make([]laneRange, len(r.lanes))
+	for i, l := range r.lanes {
+		ranges[i] = laneRange{Lane: l.Lane, Cursor: l.Cursor}
+	}
+	batches, err := r.store.loadRanges(ctx, ranges, r.cfg.limits)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(batches, func(b batch) bool { return b.After != nil }) {
+		return batches, nil
+	}
+	cursors, err := r.store.cursors(ctx, r.peer)
+	if err != nil {
+		return nil, err
+	}
+	waiting := map[int16]bool{}
+	return slices.DeleteFunc(batches, func(b batch) bool {
+		if misses(cursors, r.peer, b.After) {
+			waiting[b.Lane] = true
+		}
+		return waiting[b.Lane]
+	}), nil
+}
+
+// advance records the cursors after acknowledged batches. Lanes that are in step are let go of.
+func (r *retry) advance(ctx context.Context, acked []batch) error {
+	last := map[int16]int64{}
+	var entries int
+	for _, b := range acked {
+		last[b.Lane] = b.Number
+		entries += len(b.IDs)
+	}
+	if len(last) == 0 {
+		return nil
+	}
+	list := make([]advance, 0, len(last))
+	for lane, n := range last {
+		list = append(list, advance{peerLane: peerLane{r.peer, lane}, Cursor: n})
+	}
+	slices.SortFunc(list, func(a, b advance) int { return int(a.Lane) - int(b.Lane) })
+	var still []peerLane
+	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) (err error) {
+		still, err = recordAdvances(ctx, tx, r.token, list)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("retry of %s: %w", r.peer, err)
+	}
+	r.cfg.Logger.DebugContext(ctx, "peer caught up some",
+		slog.String("peer", r.peer), slog.Int("entries", entries), slog.Int("lanes_left", len(r.lanes)-len(last)+len(still)))
+
+	kept := r.lanes[:0]
+	for _, l := range r.lanes {
+		n, moved := last[l.Lane]
+		if moved {
+			l.Cursor, l.Failures = n, 0
+			for _, b := range acked {
+				if b.Lane == l.Lane {
+					l.Behind -= int64(len(b.IDs))
+				}
+			}
+		}
+		if !moved || slices.Contains(still, l.peerLane) {
+			kept = append(kept, l)
+		}
+	}
+	r.lanes = kept
+	return nil
+}
+
+// failed gives the lanes back until the peer is tried again.
+func (r *retry) failed(ctx context.Context, pushErr error) (time.Duration, error) {
+	failures := 1
+	for _, l := range r.lanes {
+		failures = max(failures, l.Failures+1)
+	}
+	delay := r.cfg.Retry.retryDelay(failures, pushErr)
+	class := peer.ClassOf(pushErr)
+	level := slog.LevelInfo
+	if class.Configuration() || class.Refusal() {
+		level = slog.LevelError
+	}
+	r.cfg.Logger.LogAttrs(ctx, level, "push to lagging peer not acknowledged",
+		slog.String("peer", r.peer), slog.String("class", string(class)), slog.String("hint", class.Hint()),
+		slog.Int("failures", failures), slog.Duration("next_in", delay))
+	return delay, r.giveBack(ctx, string(class), delay, 1)
+}
+
+// giveBack ends the leases of all lanes that are left.
+func (r *retry) giveBack(ctx context.Context, class string, delay time.Duration, fails int32) error {
+	list := make([]release, len(r.lanes))
+	for i, l := range r.lanes {
+		list[i] = release{peerLane: l.peerLane, Class: class, Delay: delay, Fails: fails}
+	}
+	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
+		if _, err := recordReleases(ctx, tx, r.token, list); err != nil {
+			return err
+		}
+		if class == "" {
+			return nil
+		}
+		return recordErrors(ctx, tx, map[string]string{r.peer: class})
+	})
+	if err != nil {
+		return fmt.Errorf("retry of %s: %w", r.peer, err)
+	}
+	return nil
+}
+
+func (r *retry) held() []peerLane {
+	list := make([]peerLane, len(r.lanes))
+	for i, l := range r.lanes {
+		list[i] = l.peerLane
+	}
+	return list
+}
+
+// behind is how many entries the peer missed of the lanes when they were claimed, less what it got since.
+func (r *retry) behind() (n int64) {
+	for _, l := range r.lanes {
+		n += max(l.Behind, 0)
+	}
+	return n
+}

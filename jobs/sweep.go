@@ -1,0 +1,160 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+)
+
+const (
+	// sweepEvery is how often the fleet looks for work that nobody has.
+	sweepEvery = time.Second
+
+	// sweepLock lets one sweeper of a fleet work at a time.
+	sweepLock = 0x71756f72756d6233
+
+	// overdue is how long a lagging lane may be due without a lease before its job is looked for.
+	overdue = 2 * time.Second
+
+	// sweepLimit bounds one sweep; the next goes on.
+	sweepLimit = 500
+)
+
+// Sweeper gives a new job to whatever has none: batches whose lease ran out because their worker died, lagging lanes whose retry was lost, deleted,
+// cancelled or discarded. A job that only waits in its queue is left alone.
+type Sweeper struct {
+	pool   *pgxpool.Pool
+	client *river.Client[pgx.Tx]
+	cfg    Config
+}
+
+// NewSweeper returns a sweeper that inserts through client.
+func NewSweeper(pool *pgxpool.Pool, client *river.Client[pgx.Tx], cfg Config) *Sweeper {
+	return &Sweeper{pool: pool, client: client, cfg: cfg.withDefaults()}
+}
+
+// Run sweeps every second until ctx ends and returns its cause. Errors of the database are logged; the next sweep tries again.
+func (s *Sweeper) Run(ctx context.Context) error {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.WarnContext(ctx, "sweep interrupted", slog.String("error", err.Error()))
+		}
+	}
+}
+
+// Sweep looks once. It does nothing while another sweeper of the fleet is at it.
+func (s *Sweeper) Sweep(ctx context.Context) error {
+	var fanOuts int
+	var retries []PeerRetryArgs
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var alone bool
+		if err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, int64(sweepLock)).Scan(&alone); err != nil || !alone {
+			return err
+		}
+		var err error
+		if fanOuts, err = s.sweepFanOuts(ctx, tx); err != nil {
+			return err
+		}
+		retries, err = s.sweepLagging(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("sweep: %w", err)
+	}
+	if fanOuts > 0 || len(retries) > 0 {
+		s.cfg.Logger.InfoContext(ctx, "work taken over", slog.Int("fan_outs", fanOuts), slog.Int("retries", len(retries)))
+	}
+	return nil
+}
+
+func (s *Sweeper) sweepFanOuts(ctx context.Context, tx pgx.Tx) (int, error) {
+	rows, err := tx.Query(ctx, `
+		with expired as materialized (
+			select distinct fan_out
+			from batches
+			where verdict = 'pending' and leased_until < clock_timestamp()
+		)
+		select fan_out
+		from expired e
+		where not exists (
+			select from river_job j
+			where j.kind = 'fan_out' and j.state in ('available', 'pending', 'retryable', 'scheduled')
+			  and j.args @> jsonb_build_object('fan_out', e.fan_out)
+		)`)
+	if err != nil {
+		return 0, fmt.Errorf("find expired fan-outs: %w", err)
+	}
+	expired, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return 0, fmt.Errorf("find expired fan-outs: %w", err)
+	}
+	for _, old := range expired {
+		token, err := reclaim(ctx, tx, old, s.cfg.Lease)
+		if err != nil {
+			return 0, err
+		}
+		if token == 0 {
+			continue // recorded at the last moment
+		}
+		if _, err := s.client.InsertTx(ctx, tx, FanOutArgs{FanOut: token}, nil); err != nil {
+			return 0, fmt.Errorf("insert fan-out: %w", err)
+		}
+	}
+	return len(expired), nil
+}
+
+func (s *Sweeper) sweepLagging(ctx context.Context, tx pgx.Tx) ([]PeerRetryArgs, error) {
+	rows, err := tx.Query(ctx, `
+		with orphans as materialized (
+			select peer, lane, retry
+			from lagging
+			where peer = any ($1) and greatest(not_before, leased_until) < clock_timestamp() - $2::interval
+			order by peer, lane
+			limit $3
+			for update skip locked
+		)
+		update lagging l
+		set retry = nextval('tokens'), holder = null, leased_until = null
+		from orphans o
+		where l.peer = o.peer and l.lane = o.lane
+		  and not exists (
+			select from river_job j
+			where j.kind = 'peer_retry' and j.state in ('available', 'pending', 'retryable', 'scheduled')
+			  and j.args @> jsonb_build_object('peer', o.peer, 'lane', o.lane, 'retry', o.retry)
+		)
+		returning l.peer, l.lane, l.retry`, s.cfg.Peers, overdue, sweepLimit)
+	if err != nil {
+		return nil, fmt.Errorf("find orphaned lanes: %w", err)
+	}
+	retries, err := collectRetries(rows)
+	if err != nil {
+		return nil, err
+	}
+	return retries, insertRetries(ctx, s.client, tx, retries)
+}
+
+func insertRetries(ctx context.Context, client *river.Client[pgx.Tx], tx pgx.Tx, retries []PeerRetryArgs) error {
+	if len(retries) == 0 {
+		return nil
+	}
+	params := make([]river.InsertManyParams, len(retries))
+	for i, args := range retries {
+		params[i] = river.InsertManyParams{Args: args}
+	}
+	if _, err := client.InsertManyFastTx(ctx, tx, params); err != nil {
+		return fmt.Errorf("insert retries: %w", err)
+	}
+	return nil
+}

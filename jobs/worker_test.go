@@ -1,0 +1,503 @@
+package jobs_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+
+	"quorumbox/internal/peer"
+	"quorumbox/internal/pgtest"
+	"quorumbox/jobs"
+	"quorumbox/outbox"
+	"quorumbox/quorum"
+)
+
+// scripted is a set of peers that answer as they are told and remember what they applied.
+type scripted struct {
+	mu      sync.Mutex
+	answer  map[string]func(ctx context.Context) error // nil: acknowledge
+	applied map[string][]string                        // by peer: "store a", "delete a"
+	pushes  map[string]int
+}
+
+func newScripted() *scripted {
+	return &scripted{answer: map[string]func(context.Context) error{}, applied: map[string][]string{}, pushes: map[string]int{}}
+}
+
+func (s *scripted) set(peerID string, answer func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer[peerID] = answer
+}
+
+func (s *scripted) Push(ctx context.Context, peerID string, req peer.Request) error {
+	s.mu.Lock()
+	answer := s.answer[peerID]
+	s.pushes[peerID]++
+	s.mu.Unlock()
+	if answer != nil {
+		if err := answer(ctx); err != nil {
+			return err
+		}
+	}
+	var body struct {
+		Memories  []struct{ ID, Title string }
+		Deletions []string
+	}
+	if err := json.Unmarshal(req.Body, &body); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range body.Memories {
+		s.applied[peerID] = append(s.applied[peerID], "store "+m.ID)
+	}
+	for _, id := range body.Deletions {
+		s.applied[peerID] = append(s.applied[peerID], "delete "+id)
+	}
+	return nil
+}
+
+func (s *scripted) got(peerID string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.applied[peerID])
+}
+
+func (s *scripted) count(peerID string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pushes[peerID]
+}
+
+func refusing(class peer.Class) func(context.Context) error {
+	return func(context.Context) error { return &peer.Error{Class: class} }
+}
+
+// fleet is one worker in this process: relay, sweeper and River client on a database of its own.
+type fleet struct {
+	t      *testing.T
+	pool   *pgxpool.Pool
+	peers  *scripted
+	client *river.Client[pgx.Tx]
+}
+
+// start runs a worker with the peers a, b and c until the test ends.
+func start(t *testing.T, change ...func(*jobs.Config)) *fleet {
+	t.Helper()
+	f := &fleet{t: t, pool: pgtest.New(t), peers: newScripted()}
+	cfg := jobs.Config{
+		SenderID: "ai:leader", Peers: []string{"a", "b", "c"}, Policy: quorum.Policy{N: 4, W: 3},
+		FanOut: f.peers, RetryPush: f.peers,
+		Retry: jobs.Schedule{Initial: 20 * time.Millisecond, Max: 100 * time.Millisecond},
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	var err error
+	if f.client, err = jobs.NewClient(f.pool, cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := jobs.RegisterPeers(t.Context(), f.pool, cfg.Peers); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	if err := f.client.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	relay := outbox.NewRelay(f.pool, jobs.Enqueuer{Client: f.client}, outbox.RelayConfig{Lease: cfg.Lease})
+	sweeper := jobs.NewSweeper(f.pool, f.client, cfg)
+	var loops sync.WaitGroup
+	loops.Go(func() { _ = relay.Run(ctx) })
+	loops.Go(func() { _ = sweeper.Run(ctx) })
+	t.Cleanup(func() {
+		stopCtx, stop := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer stop()
+		if err := f.client.StopAndCancel(stopCtx); err != nil {
+			t.Errorf("stop River: %v", err)
+		}
+		cancel()
+		loops.Wait()
+	})
+	return f
+}
+
+func (f *fleet) store(ids ...string) []outbox.EntryID {
+	f.t.Helper()
+	var memories []outbox.Memory
+	for _, id := range ids {
+		ns, id, ok := strings.Cut(id, ":")
+		if !ok {
+			ns, id = "ns", ns
+		}
+		memories = append(memories, outbox.Memory{ID: id, Namespace: ns, Title: id, Content: "content"})
+	}
+	var entries []outbox.EntryID
+	f.inTx(func(tx pgx.Tx) error {
+		stored, err := outbox.StoreMany(f.t.Context(), tx, memories)
+		for _, s := range stored {
+			entries = append(entries, s.Entry)
+		}
+		return err
+	})
+	return entries
+}
+
+func (f *fleet) inTx(do func(tx pgx.Tx) error) {
+	f.t.Helper()
+	if err := pgx.BeginFunc(f.t.Context(), f.pool, do); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fleet) await(entries ...outbox.EntryID) outbox.Verdict {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
+	defer cancel()
+	v, err := outbox.Await(ctx, f.pool, entries...)
+	if err != nil {
+		f.dump()
+		f.t.Fatal(err)
+	}
+	return v
+}
+
+func (f *fleet) scalar(sql string) (n int) {
+	f.t.Helper()
+	if err := f.pool.QueryRow(f.t.Context(), sql).Scan(&n); err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
+
+func (f *fleet) lagging() int { return f.scalar(`select count(*) from lagging`) }
+
+// eventually polls cond and prints the tables if it never holds.
+func (f *fleet) eventually(what string, cond func() bool) {
+	f.t.Helper()
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-deadline.C:
+			f.dump()
+			f.t.Fatalf("did not happen: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func (f *fleet) dump() {
+	for _, table := range []string{"batches", "lagging", "river_job"} {
+		rows, err := f.pool.Query(context.WithoutCancel(f.t.Context()), `select to_jsonb(t)::text from `+table+` t`)
+		if err != nil {
+			f.t.Log(err)
+			continue
+		}
+		list, _ := pgx.CollectRows(rows, pgx.RowTo[string])
+		f.t.Logf("%s:\n%s", table, strings.Join(list, "\n"))
+	}
+}
+
+func stores(ids ...string) (list []string) {
+	for _, id := range ids {
+		list = append(list, "store "+id)
+	}
+	return list
+}
+
+func TestAllAck(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	if v := f.await(f.store("m-1")...); !v.IsMet() {
+		t.Errorf("got %+v, want met", v)
+	}
+	f.eventually("job completed", func() bool {
+		return f.scalar(`select count(*) from river_job where kind = 'fan_out' and state = 'completed'`) == 1
+	})
+	for _, p := range []string{"a", "b", "c"} {
+		if diff := cmp.Diff(stores("m-1"), f.peers.got(p)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", p, diff)
+		}
+	}
+	if n := f.scalar(`select count(*) from batches where acked = '{a,b,c}' and needed = 3 and members = 4 and deadline > decided_at`); n != 1 {
+		t.Errorf("got %d batches that say who acknowledged, want 1", n)
+	}
+	if n := f.lagging(); n != 0 {
+		t.Errorf("got %d lagging rows on the happy path, want none", n)
+	}
+}
+
+func TestManyEntriesGoInFewPushes(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	var ids []string
+	for i := range 500 {
+		ids = append(ids, fmt.Sprintf("ns%d:m-%d", i%30, i))
+	}
+	if v := f.await(f.store(ids...)...); !v.IsMet() || v.Met != 500 {
+		t.Errorf("got %+v, want 500 met", v)
+	}
+	f.eventually("all peers have all", func() bool { return len(f.peers.got("c")) == 500 && f.lagging() == 0 })
+	if n := f.peers.count("a"); n > 3 {
+		t.Errorf("got %d pushes for one transaction, want at most 3", n)
+	}
+}
+
+func TestPeerDownLagsAndCatchesUp(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.peers.set("c", refusing(peer.ClassRefusedConnection))
+	var ids []string
+	for i := range 30 {
+		id := fmt.Sprintf("m-%02d", i)
+		ids = append(ids, id)
+		if v := f.await(f.store(id)...); !v.IsMet() {
+			t.Fatalf("%s: got %+v, want met by the other two", id, v)
+		}
+	}
+	if n := f.lagging(); n != 1 {
+		t.Errorf("got %d lagging rows for one lane of one peer, want 1", n)
+	}
+	if n := f.scalar(`select count(*) from river_job where kind = 'peer_retry' and state in ('available', 'scheduled', 'running', 'retryable')`); n != 1 {
+		t.Errorf("got %d live retries, want 1", n)
+	}
+	if n := f.scalar(`select count(*) from peers where last_error_class = 'refused_connection' and last_error_at is not null`); n != 1 {
+		t.Errorf("got %d peers with their last error, want 1", n)
+	}
+	f.peers.set("c", nil)
+	f.eventually("c in step", func() bool { return f.lagging() == 0 })
+	if diff := cmp.Diff(stores(ids...), f.peers.got("c")); diff != "" {
+		t.Errorf("c got (-want +got):\n%s", diff)
+	}
+	if v := f.await(f.store("last")...); !v.IsMet() {
+		t.Errorf("got %+v, want met", v)
+	}
+	f.eventually("c is pushed by the fan-out again", func() bool { return slices.Contains(f.peers.got("c"), "store last") })
+	if n := f.scalar(`select count(*) from batches where 'c' = any (acked)`); n != 1 {
+		t.Errorf("got %d batches that c acknowledged in time, want the last", n)
+	}
+}
+
+func TestNotMetIsHonestAndDeliveredLater(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer func(context.Context) error
+		want   outbox.Reason
+	}{
+		"down":     {refusing(peer.ClassRefusedConnection), outbox.ReasonUnreachable},
+		"id drift": {refusing(peer.ClassIDDrift), outbox.ReasonIDDrift},
+		"skipped":  {refusing(peer.ClassSkipped), outbox.ReasonRefused},
+		"timeout": {func(ctx context.Context) error {
+			<-ctx.Done()
+			return &peer.Error{Class: peer.ClassTimeout}
+		}, outbox.ReasonTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, func(c *jobs.Config) { c.AckTimeout, c.PushTimeout = 300*time.Millisecond, 300*time.Millisecond })
+			f.peers.set("b", c.answer)
+			f.peers.set("c", c.answer)
+			v := f.await(f.store("m-1")...)
+			if v.IsMet() || v.NotMet[c.want] != 1 {
+				t.Errorf("got %+v, want not met: %s", v, c.want)
+			}
+			f.peers.set("b", nil)
+			f.peers.set("c", nil)
+			f.eventually("all peers in step", func() bool {
+				return f.lagging() == 0 && slices.Contains(f.peers.got("b"), "store m-1") && slices.Contains(f.peers.got("c"), "store m-1")
+			})
+			if f.scalar(`select count(*) from batches where verdict = 'not_met'`) != 1 {
+				t.Error("the verdict changed afterwards")
+			}
+		})
+	}
+}
+
+// The verdict is recorded when W-1 peers have it; the straggler's answer comes later, and the lane does not wait for it.
+func TestStragglerDoesNotDelayTheVerdict(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	release := make(chan struct{})
+	f.peers.set("c", func(ctx context.Context) error {
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return &peer.Error{Class: peer.ClassTimeout}
+		}
+	})
+	if v := f.await(f.store("m-1")...); !v.IsMet() {
+		t.Fatalf("got %+v, want met", v)
+	}
+	if n := f.scalar(`select count(*) from lagging where peer = 'c' and holder is not null and retry is null`); n != 1 {
+		t.Errorf("got %d rows of the straggler, want one, held by the fan-out", n)
+	}
+	if v := f.await(f.store("m-2")...); !v.IsMet() {
+		t.Fatalf("got %+v, want met while c is slow", v)
+	}
+	close(release)
+	f.eventually("c in step", func() bool { return f.lagging() == 0 && len(f.peers.got("c")) >= 2 })
+	if diff := cmp.Diff(stores("m-1", "m-2"), f.peers.got("c")); diff != "" {
+		t.Errorf("c got (-want +got):\n%s", diff)
+	}
+}
+
+// Our tables are the truth: whatever happens to River's rows, the work gets a new job.
+func TestSweeperReplacesLostJobs(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]string{
+		"deleted":   `delete from river_job where kind = 'peer_retry' and state <> 'running'`,
+		"cancelled": `update river_job set state = 'cancelled', finalized_at = now() where kind = 'peer_retry' and state <> 'running'`,
+		"discarded": `update river_job set state = 'discarded', finalized_at = now() where kind = 'peer_retry' and state <> 'running'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, func(c *jobs.Config) {
+				c.Retry = jobs.Schedule{Initial: 500 * time.Millisecond, Max: 500 * time.Millisecond}
+			})
+			f.peers.set("c", refusing(peer.ClassUnavailable))
+			f.await(f.store("m-1")...)
+			f.eventually("the retry is lost", func() bool {
+				tag, err := f.pool.Exec(t.Context(), lose)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return tag.RowsAffected() == 1
+			})
+			f.peers.set("c", nil)
+			f.eventually("c in step", func() bool { return f.lagging() == 0 })
+			if diff := cmp.Diff(stores("m-1"), f.peers.got("c")); diff != "" {
+				t.Errorf("c got (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSweeperReplacesLostFanOut(t *testing.T) {
+	t.Parallel()
+	f := start(t, func(c *jobs.Config) { c.AckTimeout, c.Lease = 100*time.Millisecond, 400*time.Millisecond })
+	if err := f.client.QueuePause(t.Context(), jobs.FanOutQueue, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("queue paused", func() bool { return f.scalar(`select count(*) from river_queue where paused_at is not null`) == 1 })
+	entries := f.store("m-1")
+	f.eventually("dispatched, job lost", func() bool {
+		tag, err := f.pool.Exec(t.Context(), `delete from river_job where kind = 'fan_out' and state = 'available'`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tag.RowsAffected() == 1
+	})
+	f.eventually("a new job", func() bool {
+		return f.scalar(`select count(*) from river_job where kind = 'fan_out' and state = 'available'`) == 1
+	})
+	// A paused queue's job is left alone, however long its lease has run out.
+	before := f.scalar(`select max(id) from river_job`)
+	f.eventually("lease over", func() bool {
+		return f.scalar(`select count(*) from batches where leased_until < now() - interval '1500 ms'`) == 1
+	})
+	if after := f.scalar(`select max(id) from river_job`); after != before {
+		t.Errorf("got another job %d beside the waiting one %d", after, before)
+	}
+	if err := f.client.QueueResume(t.Context(), jobs.FanOutQueue, nil); err != nil {
+		t.Fatal(err)
+	}
+	if v := f.await(entries...); !v.IsMet() {
+		t.Errorf("got %+v, want met", v)
+	}
+}
+
+// A store that follows the memory's delete in another lane does not reach a peer that misses that delete.
+func TestMoveWaitsForTheOtherLaneAtEachPeer(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.await(f.store("ns:m-1")...)
+	f.eventually("all in step", func() bool { return f.lagging() == 0 && len(f.peers.got("c")) == 1 })
+	f.peers.set("c", refusing(peer.ClassUnavailable))
+	f.await(f.store("other:m-1")...) // a move
+	f.await(f.store("other:m-2")...)
+	f.await(f.store("ns:m-3")...)
+	f.peers.set("c", nil)
+	f.eventually("c in step", func() bool { return f.lagging() == 0 })
+	got := f.peers.got("c")
+	deleted, moved := slices.Index(got, "delete m-1"), slices.Index(got[1:], "store m-1")+1
+	if deleted < 0 || moved < deleted {
+		t.Errorf("c got %q, want m-1 deleted before it is stored again", got)
+	}
+	for _, id := range []string{"m-2", "m-3"} {
+		if !slices.Contains(got, "store "+id) {
+			t.Errorf("c got %q, without %s", got, id)
+		}
+	}
+}
+
+// A backlog is pushed in large pushes, in order, not entry by entry.
+func TestCatchUpInFewPushes(t *testing.T) {
+	t.Parallel()
+	f := start(t, func(c *jobs.Config) { c.Retry = jobs.Schedule{Initial: time.Second, Max: time.Second} })
+	f.peers.set("c", refusing(peer.ClassRefusedConnection))
+	var want []string
+	for round := range 5 {
+		var ids []string
+		for i := range 500 {
+			ids = append(ids, fmt.Sprintf("ns:m-%d-%d", round, i))
+			want = append(want, fmt.Sprintf("store m-%d-%d", round, i))
+		}
+		f.await(f.store(ids...)...)
+	}
+	before := f.peers.count("c")
+	f.peers.set("c", nil)
+	f.eventually("c in step", func() bool { return f.lagging() == 0 })
+	if diff := cmp.Diff(want, f.peers.got("c")); diff != "" {
+		t.Errorf("c got (-want +got):\n%s", diff)
+	}
+	if n := f.peers.count("c") - before; n > 6 {
+		t.Errorf("got %d pushes for 2500 entries, want at most 6", n)
+	}
+}
+
+func TestConfigurationErrorIsProbedSlowly(t *testing.T) {
+	t.Parallel()
+	f := start(t, func(c *jobs.Config) { c.Retry = jobs.Schedule{Initial: time.Millisecond, Max: time.Hour} })
+	f.peers.set("c", refusing(peer.ClassUnauthorized))
+	f.await(f.store("m-1")...)
+	f.eventually("held", func() bool {
+		return f.scalar(`select count(*) from lagging where peer = 'c' and last_class = 'unauthorized' and not_before > now() + interval '50 minutes'`) == 1
+	})
+}
+
+func TestRetryAfterIsHeeded(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.peers.set("c", func(context.Context) error { return &peer.Error{Class: peer.ClassUnavailable, RetryAfter: time.Hour} })
+	f.await(f.store("m-1")...)
+	f.eventually("held", func() bool {
+		return f.scalar(`select count(*) from lagging where peer = 'c' and not_before > now() + interval '50 minutes'`) == 1
+	})
+}
+
+func TestNewClientRefusesBadConfig(t *testing.T) {
+	t.Parallel()
+	ok := newScripted()
+	for name, cfg := range map[string]jobs.Config{
+		"policy":  {Peers: []string{"a"}, Policy: quorum.Policy{N: 3, W: 2}, FanOut: ok, RetryPush: ok},
+		"pushers": {Peers: []string{"a"}, Policy: quorum.Policy{N: 2, W: 2}},
+	} {
+		if _, err := jobs.NewClient(nil, cfg); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
