@@ -26,7 +26,7 @@ type Config struct {
 
 	AckTimeout  time.Duration // deadline of a fan-out. Defaults to 2s
 	Grace       time.Duration // wait for stragglers once the verdict is known. Defaults to 2ms
-	Lease       time.Duration // of a dispatched batch; see [outbox.RelayConfig]. Defaults to AckTimeout + 2s
+	Lease       time.Duration // of a dispatched batch; see [outbox.RelayConfig]. Defaults to AckTimeout + 1.5s
 	PushTimeout time.Duration // of one push to a lagging peer. Defaults to 5s
 	RetryBudget time.Duration // after which a retry that goes well makes room for others. Defaults to 2s
 	Retry       Schedule
@@ -55,7 +55,7 @@ func (c Config) withDefaults() Config {
 	}
 	duration(&c.AckTimeout, 2*time.Second)
 	duration(&c.Grace, 2*time.Millisecond)
-	duration(&c.Lease, c.AckTimeout+2*time.Second)
+	duration(&c.Lease, c.AckTimeout+1500*time.Millisecond)
 	duration(&c.PushTimeout, 5*time.Second)
 	duration(&c.RetryBudget, 2*time.Second)
 	duration(&c.JobTimeout, 8*time.Second)

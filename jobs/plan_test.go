@@ -3,6 +3,7 @@ package jobs
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -175,8 +176,8 @@ func TestPackCountsWholeBatches(t *testing.T) {
 		t.Errorf("push of two entries: got Idempotency-Key %q, want none", key)
 	}
 	single := pack([]batch{mk(1, a)}, "ai:leader", limits{items: 1000, bytes: 1 << 20})
-	if r := single.pushes[0]; r.IdempotencyKey != "a" || r.ExpectID != "a" {
-		t.Errorf("push of one entry: got key %q and expected id %q, want a", r.IdempotencyKey, r.ExpectID)
+	if r := single.pushes[0]; r.IdempotencyKey != "a" || !slices.Equal(r.ExpectIDs, []string{"a"}) {
+		t.Errorf("push of one entry: got key %q and expected ids %q, want a", r.IdempotencyKey, r.ExpectIDs)
 	}
 }
 

@@ -41,10 +41,10 @@ func pack(batches []batch, senderID string, most limits) shipment {
 	}
 	sent, complete := 0, 0
 	for _, part := range plan(entries, most) {
-		req := peer.Request{Body: message(part).Encode(senderID), Catchup: peer.CatchupBulk}
+		req := peer.Request{Body: message(part).Encode(senderID), ExpectIDs: keys(part), Catchup: peer.CatchupBulk}
 		if len(part) == 1 {
 			// An operation that travels alone has the reference's headers: its key, and no mark of a catch-up.
-			req.IdempotencyKey, req.ExpectID, req.Catchup = part[0].Key, part[0].Key, peer.CatchupNone
+			req.IdempotencyKey, req.Catchup = part[0].Key, peer.CatchupNone
 		}
 		sent += len(part)
 		for complete < len(ends) && ends[complete] <= sent {
@@ -54,6 +54,14 @@ func pack(batches []batch, senderID string, most limits) shipment {
 		s.upTo = append(s.upTo, complete)
 	}
 	return s
+}
+
+func keys(entries []entry) []string {
+	list := make([]string, len(entries))
+	for i, e := range entries {
+		list[i] = e.Key
+	}
+	return list
 }
 
 // send pushes the shipment in order and stops at the first push that is not acknowledged. It returns how many batches the peer

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,8 +17,10 @@ import (
 )
 
 const (
-	// leaseMargin is by how much a retry's lease outlives a push, so that what the push achieved can be recorded.
-	leaseMargin = 3 * time.Second
+	// retryLease is how long a retry holds its lanes at a time, and renewEvery how often it asks for more while a push is under way: short,
+	// because the lease of a killed worker has to run out before another one goes on.
+	retryLease = 3 * time.Second
+	renewEvery = time.Second
 
 	// heldSnooze is the most that a retry waits for a lane that somebody else holds.
 	heldSnooze = time.Second
@@ -48,7 +51,7 @@ func (w *peerRetryWorker) NextRetry(*river.Job[PeerRetryArgs]) time.Time {
 // Work moves the cursor of a lagging lane forward, and those of the peer's other free lanes with it, push by push, until the peer is in step.
 // A failure of the peer snoozes the job, which costs no attempt. A job whose row is gone or carries another retry is done.
 func (w *peerRetryWorker) Work(ctx context.Context, job *river.Job[PeerRetryArgs]) error {
-	own, token, lanes, err := w.store.claimLanes(ctx, job.Args, w.lease())
+	own, token, lanes, err := w.store.claimLanes(ctx, job.Args, retryLease)
 	if err != nil {
 		return err
 	}
@@ -63,7 +66,7 @@ func (w *peerRetryWorker) Work(ctx context.Context, job *river.Job[PeerRetryArgs
 		return river.JobSnooze(wait)
 	}
 	fault.Hit(fault.RetryClaimed)
-	r := &retry{peerRetryWorker: w, peer: job.Args.Peer, token: token, lanes: lanes, leased: time.Now()}
+	r := &retry{peerRetryWorker: w, peer: job.Args.Peer, token: token, lanes: lanes}
 	snooze, err := r.run(ctx)
 	switch {
 	case errors.Is(err, errLeaseLost):
@@ -79,8 +82,6 @@ func (w *peerRetryWorker) Work(ctx context.Context, job *river.Job[PeerRetryArgs
 	return nil
 }
 
-func (w *peerRetryWorker) lease() time.Duration { return w.cfg.PushTimeout + leaseMargin }
-
 // retry is one run of the job: it holds the lanes under token.
 type retry struct {
 	*peerRetryWorker
@@ -88,8 +89,6 @@ type retry struct {
 	peer  string
 	token int64
 	lanes []lag // those of which the peer is not in step yet
-
-	leased time.Time // when the lease began, or a little earlier
 }
 
 func (r *retry) holds(lane int16) bool {
@@ -132,17 +131,40 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 	}
 }
 
-// push sends one push, within the push timeout and under a lease that outlives it.
+// push sends one push within the push timeout and keeps the lease alive meanwhile. A push whose lease is lost is given up, with errLeaseLost.
 func (r *retry) push(ctx context.Context, peerID string, req peer.Request) error {
-	if time.Since(r.leased) > leaseMargin/2 {
-		r.leased = time.Now()
-		if err := r.store.extend(ctx, r.token, r.held(), r.lease()); err != nil {
-			return err
-		}
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
 	defer cancel()
-	return r.cfg.RetryPush.Push(ctx, peerID, req)
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+
+	var renewing sync.WaitGroup
+	defer renewing.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	renewing.Go(func() {
+		ticker := time.NewTicker(renewEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := r.store.extend(ctx, r.token, r.held(), retryLease); err != nil && ctx.Err() == nil {
+				giveUp(err)
+				return
+			}
+		}
+	})
+
+	err := r.cfg.RetryPush.Push(ctx, peerID, req)
+	if err != nil && errors.Is(context.Cause(ctx), errLeaseLost) {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // next loads the batches that come next, lane by lane, without those that must wait for another lane of the peer.

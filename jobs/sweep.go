@@ -18,7 +18,8 @@ const (
 	// sweepLock lets one sweeper of a fleet work at a time.
 	sweepLock = 0x71756f72756d6233
 
-	// overdue is how long a lagging lane may be due without a lease before its job is looked for.
+	// overdue is how long a lagging lane may be due while nobody holds it before its job is looked for. One whose holder let the lease run out
+	// is looked for at once.
 	overdue = 2 * time.Second
 
 	// sweepLimit bounds one sweep; the next goes on.
@@ -120,7 +121,8 @@ func (s *Sweeper) sweepLagging(ctx context.Context, tx pgx.Tx) ([]PeerRetryArgs,
 		with orphans as materialized (
 			select peer, lane, retry
 			from lagging
-			where peer = any ($1) and greatest(not_before, leased_until) < clock_timestamp() - $2::interval
+			where peer = any ($1)
+			  and (leased_until < clock_timestamp() or (leased_until is null and not_before < clock_timestamp() - $2::interval))
 			order by peer, lane
 			limit $3
 			for update skip locked

@@ -389,10 +389,12 @@ func TestSweeperReplacesLostJobs(t *testing.T) {
 func TestSweeperReplacesLostFanOut(t *testing.T) {
 	t.Parallel()
 	f := start(t, func(c *jobs.Config) { c.AckTimeout, c.Lease = 100*time.Millisecond, 400*time.Millisecond })
+	events, unsubscribe := f.client.Subscribe(river.EventKindQueuePaused)
+	defer unsubscribe()
 	if err := f.client.QueuePause(t.Context(), jobs.FanOutQueue, nil); err != nil {
 		t.Fatal(err)
 	}
-	f.eventually("queue paused", func() bool { return f.scalar(`select count(*) from river_queue where paused_at is not null`) == 1 })
+	<-events // the producer has heard of it
 	entries := f.store("m-1")
 	f.eventually("dispatched, job lost", func() bool {
 		tag, err := f.pool.Exec(t.Context(), `delete from river_job where kind = 'fan_out' and state = 'available'`)

@@ -28,19 +28,19 @@ end $$;
 
 -- outbox_log writes one entry without looking at it.
 -- +goose StatementBegin
-create function outbox_log(p_namespace text, p_kind text, p_key text, p_payload json, p_after_lane smallint, p_after_entry bigint)
+create function outbox_log(
+    p_lane smallint, p_namespace text, p_kind text, p_key text, p_payload json, p_after_lane smallint, p_after_entry bigint)
     returns bigint language plpgsql
 as $$
 declare
-    v_lane smallint := outbox_lane(p_namespace);
-    v_id   bigint;
+    v_id bigint;
 begin
     insert into outbox (lane, namespace, kind, key, payload)
-    values (v_lane, p_namespace, p_kind, p_key, p_payload)
+    values (p_lane, p_namespace, p_kind, p_key, p_payload)
     returning id into v_id;
 
     insert into undispatched (lane, entry, bytes, after_lane, after_entry)
-    values (v_lane, v_id, coalesce(octet_length(p_payload::text), 0) + octet_length(p_key) + 16, p_after_lane, p_after_entry);
+    values (p_lane, v_id, coalesce(octet_length(p_payload::text), 0) + octet_length(p_key) + 16, p_after_lane, p_after_entry);
     return v_id;
 end $$;
 -- +goose StatementEnd
@@ -241,6 +241,7 @@ as $$
 declare
     v_problem    text;
     v_found      record;
+    v_lane       smallint := outbox_lane(p_namespace);
     v_after_lane smallint;
     v_payload    jsonb := p_payload;
 begin
@@ -269,11 +270,11 @@ begin
     if p_after is not null then
         select lane into v_after_lane from outbox where id = p_after;
         if not found then perform outbox_refuse('outbox entry', 'after', 'must be the id of an entry in the outbox'); end if;
-        if v_after_lane = outbox_lane(p_namespace) then
-            return outbox_log(p_namespace, p_kind, p_key, v_payload::json, null, null); -- order within a lane is kept anyway
+        if v_after_lane = v_lane then
+            return outbox_log(v_lane, p_namespace, p_kind, p_key, v_payload::json, null, null); -- order within a lane is kept anyway
         end if;
     end if;
-    return outbox_log(p_namespace, p_kind, p_key, v_payload::json, v_after_lane, p_after);
+    return outbox_log(v_lane, p_namespace, p_kind, p_key, v_payload::json, v_after_lane, p_after);
 end $$;
 -- +goose StatementEnd
 
@@ -375,8 +376,8 @@ begin
 
         if (v_old.namespace, v_old.title) is distinct from (p_namespace, p_title) then
             action := 'moved';
-            v_after_entry := outbox_log(v_old.namespace, 'delete', p_id, json_build_object('title', v_old.title), null, null);
             v_after_lane := outbox_lane(v_old.namespace);
+            v_after_entry := outbox_log(v_after_lane, v_old.namespace, 'delete', p_id, json_build_object('title', v_old.title), null, null);
         end if;
         exit;
     end loop;
@@ -386,7 +387,7 @@ begin
         v_after_lane := null;
         v_after_entry := null;
     end if;
-    entry := outbox_log(p_namespace, 'store', p_id,
+    entry := outbox_log(lane, p_namespace, 'store', p_id,
         (left(p_body, -1) || ',"created_at":"' || memory_time(created_at) || '","updated_at":"' || memory_time(updated_at)
             || '","version":' || version || '}')::json,
         v_after_lane, v_after_entry);
@@ -437,7 +438,7 @@ begin
         return;
     end if;
     lane := outbox_lane(v_namespace);
-    entry := outbox_log(v_namespace, 'delete', p_id, json_build_object('title', v_title), null, null);
+    entry := outbox_log(lane, v_namespace, 'delete', p_id, json_build_object('title', v_title), null, null);
     insert into tombstones (id, lane, entry) values (p_id, memory_delete.lane, memory_delete.entry)
     on conflict (id) do update set lane = excluded.lane, entry = excluded.entry, deleted_at = excluded.deleted_at;
 end $$;

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -194,7 +193,12 @@ func (r *Relay) look(ctx context.Context, conn *pgx.Conn) ([]candidate, int, err
 	rows, err := conn.Query(ctx, `
 		select u.lane, u.entry, u.bytes, u.after_lane, u.after_entry,
 		       (select count(distinct fan_out) from batches where verdict = 'pending') as in_flight
-		from unnest($1::smallint[]) f (lane)
+		from (
+			select f.lane
+			from unnest($1::smallint[]) f (lane)
+			where not exists (select from batches b where b.lane = f.lane and b.verdict = 'pending')
+			offset 0 -- keep it apart: lanes that are not free must not be looked into
+		) f
 		cross join lateral (
 			select u.lane, u.entry, u.bytes, u.after_lane, u.after_entry
 			from undispatched u
@@ -202,7 +206,6 @@ func (r *Relay) look(ctx context.Context, conn *pgx.Conn) ([]candidate, int, err
 			order by u.entry
 			limit $2
 		) u
-		where not exists (select from batches b where b.lane = f.lane and b.verdict = 'pending')
 		limit $2`, lanes, r.cfg.MaxItems)
 	if err != nil {
 		return nil, 0, fmt.Errorf("outbox: relay: look: %w", err)
@@ -229,38 +232,32 @@ type chosen struct {
 	after   map[int16]dependency
 }
 
-// dependency is a batch of another lane that a peer must have first.
-type dependency struct {
-	lane   int16
-	number int64
-}
-
 // choose cuts the candidates to what fits: up to MaxItems and MaxBytes in all (but at least one entry), each lane a prefix of its
-// entries, and an entry that must come after one of another lane only at the head of its lane, once that one is decided.
+// entries. An entry that must come after one of another lane is taken once that one is decided; while a peer still misses it, only at the head of
+// its lane, because it is the batch that peers are kept from.
 func (r *Relay) choose(ctx context.Context, conn *pgx.Conn, ready []candidate) (chosen, error) {
 	c := chosen{after: map[int16]dependency{}}
+	needs, err := dependencies(ctx, conn, ready)
+	if err != nil {
+		return chosen{}, err
+	}
 	size := 0
 	closed := int16(-1) // a lane of which no more may be taken
 	for i, e := range ready {
-		first := i == 0 || ready[i-1].Lane != e.Lane
 		if e.Lane == closed {
 			continue
 		}
-		if e.AfterEntry != nil {
-			dep, decided, err := decidedBatch(ctx, conn, *e.AfterLane, *e.AfterEntry)
-			if err != nil {
-				return chosen{}, err
-			}
-			if !first || !decided {
-				closed = e.Lane
-				continue
-			}
-			if dep != nil {
-				c.after[e.Lane] = *dep
-			}
+		head := i == 0 || ready[i-1].Lane != e.Lane
+		dep, waits := needs[e.Entry]
+		if waits && (!dep.decided || (dep.missed && !head)) {
+			closed = e.Lane
+			continue
 		}
 		if len(c.entries) > 0 && (len(c.entries) >= r.cfg.MaxItems || size+e.Bytes > r.cfg.MaxBytes) {
 			break
+		}
+		if waits && dep.missed {
+			c.after[e.Lane] = dep
 		}
 		size += e.Bytes
 		c.lanes = append(c.lanes, e.Lane)
@@ -269,32 +266,58 @@ func (r *Relay) choose(ctx context.Context, conn *pgx.Conn, ready []candidate) (
 	return c, nil
 }
 
-// decidedBatch returns the batch of an entry if it has been decided. An entry that is in no batch and not waiting either was pruned
-// after every peer had it: decided, and no dependency any more.
-func decidedBatch(ctx context.Context, conn *pgx.Conn, lane int16, entry int64) (*dependency, bool, error) {
-	var waiting bool
-	err := conn.QueryRow(ctx, `select exists (select from undispatched where lane = $1 and entry = $2)`, lane, entry).Scan(&waiting)
+// dependency is a batch of another lane that a peer must have first.
+type dependency struct {
+	lane    int16
+	number  int64
+	decided bool // so that the peers that miss it are known
+	missed  bool // some peer does not have it yet
+}
+
+// dependencies returns what the candidates must come after, by entry. One that is in no batch and not waiting either was pruned after every peer
+// had it: decided, and missed by nobody.
+func dependencies(ctx context.Context, conn *pgx.Conn, ready []candidate) (map[int64]dependency, error) {
+	var entries, afterEntries []int64
+	var afterLanes []int16
+	for _, e := range ready {
+		if e.AfterEntry != nil {
+			entries = append(entries, e.Entry)
+			afterLanes = append(afterLanes, *e.AfterLane)
+			afterEntries = append(afterEntries, *e.AfterEntry)
+		}
+	}
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	rows, err := conn.Query(ctx, `
+		select d.entry, d.after_lane, coalesce(b.number, 0),
+		       coalesce(b.verdict, '') <> 'pending'
+		           and not exists (select from undispatched u where u.lane = d.after_lane and u.entry = d.after_entry),
+		       exists (select from lagging l where l.lane = d.after_lane and l.cursor < b.number)
+		from unnest($1::bigint[], $2::smallint[], $3::bigint[]) d (entry, after_lane, after_entry)
+		left join lateral (
+			select b.number, b.verdict
+			from batches b
+			where b.lane = d.after_lane and b.last_entry >= d.after_entry and b.first_entry <= d.after_entry and d.after_entry = any (b.entries)
+			order by b.last_entry
+			limit 1
+		) b on true`, entries, afterLanes, afterEntries)
 	if err != nil {
-		return nil, false, fmt.Errorf("outbox: relay: dependency: %w", err)
+		return nil, fmt.Errorf("outbox: relay: dependencies: %w", err)
 	}
-	if waiting {
-		return nil, false, nil
+	needs := make(map[int64]dependency, len(entries))
+	var (
+		entry int64
+		d     dependency
+	)
+	_, err = pgx.ForEachRow(rows, []any{&entry, &d.lane, &d.number, &d.decided, &d.missed}, func() error {
+		needs[entry] = d
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("outbox: relay: dependencies: %w", err)
 	}
-	dep := dependency{lane: lane}
-	var verdict string
-	err = conn.QueryRow(ctx, `
-		select number, verdict
-		from batches
-		where lane = $1 and last_entry >= $2 and first_entry <= $2 and $2 = any (entries)
-		order by last_entry
-		limit 1`, lane, entry).Scan(&dep.number, &verdict)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil, true, nil
-	case err != nil:
-		return nil, false, fmt.Errorf("outbox: relay: dependency: %w", err)
-	}
-	return &dep, verdict != "pending", nil
+	return needs, nil
 }
 
 // dispatch makes the batches and their fan_out job in one transaction. The batch row, leased to the fan-out, is the durable note

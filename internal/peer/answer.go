@@ -17,11 +17,11 @@ import (
 var errTooLong = errors.New("the answer is longer than 64 KiB")
 
 // answered reads the answer to its end, so that the connection can be used again, and judges it.
-func (c *Client) answered(ctx context.Context, resp *http.Response, body *payload, expectID string) *Error {
+func (c *Client) answered(ctx context.Context, resp *http.Response, body *payload, expectIDs []string) *Error {
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		// The body of 101 is the connection itself; a context does not end reads of it.
-		return classify(resp.StatusCode, resp.Header, nil, "", time.Now())
+		return classify(resp.StatusCode, resp.Header, nil, nil, time.Now())
 	}
 
 	buf := c.buffers.Get().(*[]byte)
@@ -38,7 +38,7 @@ func (c *Client) answered(ctx context.Context, resp *http.Response, body *payloa
 	case accepted && !body.whole():
 		return &Error{Class: ClassMalformedAnswer, Status: resp.StatusCode, Detail: "answered before the whole push was sent"}
 	}
-	return classify(resp.StatusCode, resp.Header, *buf, expectID, time.Now())
+	return classify(resp.StatusCode, resp.Header, *buf, expectIDs, time.Now())
 }
 
 // readAnswer appends the answer to buf, at most maxAnswerBytes of it.
@@ -60,11 +60,11 @@ func readAnswer(body io.Reader, buf []byte) ([]byte, error) {
 
 // classify judges an answer by its status, headers and body: nil for a true acknowledgement. It is pure and total. Nothing of
 // the body gets into the error but counts, and tags that this package knows.
-func classify(status int, header http.Header, body []byte, expectID string, now time.Time) *Error {
+func classify(status int, header http.Header, body []byte, expectIDs []string, now time.Time) *Error {
 	e := &Error{Status: status}
 	switch {
 	case status >= 200 && status < 300:
-		return accepted(e, header, body, expectID, now)
+		return accepted(e, header, body, expectIDs, now)
 	case status >= 300 && status < 400:
 		e.Class = ClassRedirect
 	case status == http.StatusBadRequest && speaksTLS(body):
@@ -112,7 +112,7 @@ func serverClass(status int) Class {
 }
 
 // accepted judges a 2xx answer. What is not understood is no acknowledgement.
-func accepted(e *Error, header http.Header, body []byte, expectID string, now time.Time) *Error {
+func accepted(e *Error, header http.Header, body []byte, expectIDs []string, now time.Time) *Error {
 	malformed := func(detail string) *Error {
 		e.Class, e.Detail = ClassMalformedAnswer, detail
 		return e
@@ -131,8 +131,8 @@ func accepted(e *Error, header http.Header, body []byte, expectID string, now ti
 		if err := json.Unmarshal(fields.ids, &ids); err != nil {
 			return malformed("ids is no list of strings")
 		}
-		if expectID != "" && len(ids) > 0 && !slices.Contains(ids, expectID) {
-			e.Class, e.Detail = ClassIDDrift, "the ids of the answer do not include the expected one"
+		if len(ids) > 0 && !containsAll(ids, expectIDs) {
+			e.Class, e.Detail = ClassIDDrift, "the ids of the answer do not include all that were sent"
 			return e
 		}
 	}
@@ -161,6 +161,18 @@ func accepted(e *Error, header http.Header, body []byte, expectID string, now ti
 		return malformed("the answer is that of a dry run")
 	}
 	return nil
+}
+
+// containsAll reports whether all of want are among ids.
+func containsAll(ids, want []string) bool {
+	have := make(map[string]struct{}, len(ids))
+	for _, id := range ids {
+		have[id] = struct{}{}
+	}
+	return !slices.ContainsFunc(want, func(id string) bool {
+		_, ok := have[id]
+		return !ok
+	})
 }
 
 // countOf reads a counter; absent and null count as 0.

@@ -52,7 +52,7 @@ func BenchmarkPost(b *testing.B) {
 				b.SetBytes(int64(len(content)))
 				b.ReportAllocs()
 				for b.Loop() {
-					if err := client.Post(b.Context(), peer.Request{Body: content, IdempotencyKey: "m-1", ExpectID: "m-1"}); err != nil {
+					if err := client.Post(b.Context(), peer.Request{Body: content, IdempotencyKey: "m-1", ExpectIDs: []string{"m-1"}}); err != nil {
 						b.Fatal(err)
 					}
 				}

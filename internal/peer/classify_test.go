@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -252,4 +254,35 @@ func FuzzClassify(f *testing.F) {
 			t.Errorf("the text has %d bytes", len(e.Error()))
 		}
 	})
+}
+
+// A push of several entries is acknowledged only if the answer, should it list ids, lists them all.
+func TestPushOfSeveralExpectsAllIDs(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		ids  string
+		want peer.Class
+	}{
+		{`[]`, peer.ClassOK},
+		{`["b","a","c"]`, peer.ClassOK},
+		{`["a"]`, peer.ClassIDDrift},
+		{`["elsewhere"]`, peer.ClassIDDrift},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, `{"applied":2,"ids":`+c.ids+`}`)
+		}))
+		t.Cleanup(server.Close)
+		client, err := peer.New(peer.Config{
+			ID: "a", URL: server.URL, SenderID: "ai:leader", AllowNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(client.CloseIdle)
+		err = client.Post(t.Context(), peer.Request{Body: []byte(`{}`), ExpectIDs: []string{"a", "b"}})
+		if got := peer.ClassOf(err); got != c.want {
+			t.Errorf("answer with ids %s: got %s, want %s", c.ids, got, c.want)
+		}
+	}
 }

@@ -161,8 +161,8 @@ type Request struct {
 	Body []byte
 	// IdempotencyKey names the operation. Empty leaves the header out. Receivers do not act on it.
 	IdempotencyKey string
-	// ExpectID must be among the ids of the answer, if the answer lists any. Empty checks nothing.
-	ExpectID string
+	// ExpectIDs must all be among the ids of the answer, if the answer lists any. Empty checks nothing.
+	ExpectIDs []string
 	// Catchup marks the push of a bulk catch-up.
 	Catchup Catchup
 }
@@ -210,7 +210,7 @@ func (c *Client) post(ctx context.Context, req Request) *Error {
 	if err != nil {
 		return noAnswer(ctx, err, body.detach() > 0)
 	}
-	return c.answered(ctx, resp, body, req.ExpectID)
+	return c.answered(ctx, resp, body, req.ExpectIDs)
 }
 
 // admit refuses what cannot or may not be sent, without any use of the network.

@@ -9,7 +9,10 @@ import (
 
 // Classify and RetryAfterOf give the external tests the pure halves of an answer's judgement.
 func Classify(status int, header http.Header, body []byte, expectID string, now time.Time) *Error {
-	return classify(status, header, body, expectID, now)
+	if expectID == "" {
+		return classify(status, header, body, nil, now)
+	}
+	return classify(status, header, body, []string{expectID}, now)
 }
 
 // RetryAfterOf is retryAfter.

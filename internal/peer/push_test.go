@@ -75,7 +75,7 @@ func TestPushRetriesOnce(t *testing.T) {
 					test.script[n](w, r)
 				}
 			})
-			request := peer.Request{Body: body(), IdempotencyKey: "m-1", ExpectID: "m-1"}
+			request := peer.Request{Body: body(), IdempotencyKey: "m-1", ExpectIDs: []string{"m-1"}}
 			report, err := newClient(t, rec.URL, signed).PushReport(testContext(t), request)
 			e := classified(t, err, test.class, test.outcome)
 			if e != nil && !strings.HasPrefix(e.Error(), test.text) {
