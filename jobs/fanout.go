@@ -88,8 +88,7 @@ type leg struct {
 	lanes []legLane
 	pack  shipment
 
-	err   error
-	acked map[int16]int64 // lane → the last batch that the peer acknowledged
+	err error // nil after all of it was acknowledged
 }
 
 // legLane is the part of a leg that votes on one batch.
@@ -110,12 +109,12 @@ func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows
 		f.trackers = append(f.trackers, t)
 	}
 
-	var want []peerLane
+	var want []advance
 	for _, p := range w.cfg.Peers {
 		for _, b := range f.batches {
 			l, lagging := rows.Lagging[peerLane{p, b.Lane}]
 			if lagging && l.free() && l.Retry != 0 && l.Behind <= pickUpLimit && !misses(rows.Lagging, p, b.After) {
-				want = append(want, l.peerLane)
+				want = append(want, advance{peerLane: l.peerLane, Cursor: b.Number})
 			}
 		}
 	}
@@ -128,7 +127,7 @@ func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows
 	}
 
 	for _, p := range w.cfg.Peers {
-		l := &leg{peer: p, acked: map[int16]int64{}}
+		l := &leg{peer: p}
 		var load []laneRange
 		for i, b := range f.batches {
 			at := peerLane{p, b.Lane}
@@ -164,7 +163,7 @@ func misses(lagging map[peerLane]lag, p string, after *batchRef) bool {
 
 func (f *fanOut) skip(ballot int, p string) {
 	b := f.batches[ballot]
-	f.skipped = append(f.skipped, behind{peerLane: peerLane{p, b.Lane}, Cursor: b.Number - 1})
+	f.skipped = append(f.skipped, behind{peerLane: peerLane{p, b.Lane}, Cursor: b.Number - 1, PushedTo: b.Number - 1})
 	// Cannot fail: the peer is one of the policy's.
 	_ = f.trackers[ballot].Record(p, quorum.Fail)
 }
@@ -182,8 +181,7 @@ func (f *fanOut) packLeg(ctx context.Context, l *leg, load []laneRange) error {
 	var missed []batch
 	if len(load) > 0 {
 		var err error
-		// pickUpLimit bounds this, so nothing is cut off.
-		if missed, err = f.store.loadRanges(ctx, load, limits{items: 2 * pickUpLimit * len(load), bytes: len(load) * f.cfg.limits.bytes}); err != nil {
+		if missed, err = f.store.loadRanges(ctx, load); err != nil {
 			return err
 		}
 	}
@@ -230,29 +228,15 @@ func (f *fanOut) run(ctx context.Context, job *river.Job[FanOutArgs]) error {
 
 func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
 	l := f.legs[p]
-	acked, err := l.pack.send(ctx, f.cfg.FanOut, p)
-	l.err = err
-	for _, b := range l.pack.batches[:acked] {
-		l.acked[b.Lane] = b.Number
-	}
+	l.err = l.pack.send(ctx, f.cfg.FanOut, p)
 	outcomes := make([]quorum.Outcome, len(f.trackers))
 	for i := range outcomes {
 		outcomes[i] = quorum.Fail // a lane that this peer was not sent is recorded already
 	}
 	for _, lane := range l.lanes {
-		outcomes[lane.ballot] = outcome(err)
-		if f.has(l, lane) {
-			outcomes[lane.ballot] = quorum.Ack
-		}
+		outcomes[lane.ballot] = outcome(l.err)
 	}
 	return outcomes
-}
-
-// has reports whether the peer acknowledged the lane's batch.
-func (f *fanOut) has(l *leg, lane legLane) bool {
-	b := f.batches[lane.ballot]
-	n, ok := l.acked[b.Lane]
-	return ok && n >= b.Number
 }
 
 // recordDecided writes the verdicts down while stragglers are still being pushed: their lanes are noted as lagging and leased to this fan-out.
@@ -264,7 +248,7 @@ func (f *fanOut) recordDecided(ctx context.Context, stragglers []string) error {
 		waiting[p] = true
 		for _, lane := range f.legs[p].lanes {
 			if b := f.batches[lane.ballot]; !lane.pickedUp { // a picked-up lane has its row
-				late = append(late, behind{peerLane: peerLane{p, b.Lane}, Cursor: b.Number - 1})
+				late = append(late, behind{peerLane: peerLane{p, b.Lane}, Cursor: b.Number - 1, PushedTo: b.Number})
 			}
 		}
 	}
@@ -373,18 +357,18 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 			errs[p] = class
 		}
 		for _, lane := range l.lanes {
+			number := f.batches[lane.ballot].Number
 			at := peerLane{p, f.batches[lane.ballot].Lane}
 			holds := lane.pickedUp || held == heldAlways
-			if n, ok := l.acked[at.Lane]; ok && holds {
-				advances = append(advances, advance{peerLane: at, Cursor: n})
-			}
 			switch {
-			case f.has(l, lane):
+			case l.err == nil && holds:
+				advances = append(advances, advance{peerLane: at, Cursor: number})
+			case l.err == nil: // in step, as before
 			case holds:
 				releases = append(releases, release{peerLane: at, Class: class, Delay: f.cfg.Retry.retryDelay(1, l.err), Fails: 1})
 			default:
 				late = append(late, behind{
-					peerLane: at, Cursor: f.batches[lane.ballot].Number - 1,
+					peerLane: at, Cursor: number - 1, PushedTo: number,
 					Class: class, Delay: f.cfg.Retry.retryDelay(1, l.err), Fails: 1,
 				})
 			}
@@ -396,9 +380,7 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 		return nil, err
 	}
 	for _, at := range still {
-		if !slices.ContainsFunc(releases, func(r release) bool { return r.peerLane == at }) {
-			releases = append(releases, release{peerLane: at})
-		}
+		releases = append(releases, release{peerLane: at})
 	}
 	retries, err := recordReleases(ctx, tx, f.token, releases)
 	if err != nil {

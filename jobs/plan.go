@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"encoding/json"
+	"slices"
 
 	"quorumbox/internal/peer"
 	"quorumbox/outbox"
@@ -35,71 +36,83 @@ type limits struct {
 	bytes int
 }
 
-// plan cuts entries, which are in log order within each lane, into pushes, each a run of them. Applying the pushes one after the other
-// equals applying the entries one by one, although a receiver applies all memories of a push before its deletions.
+// plan turns a range of the log, in log order within each lane, into pushes. Two laws hold, for a receiver that keys memories by id and by (title,
+// namespace), skips a store whose id it has under another title, keeps no tombstones, and applies the memories of a push before its
+// deletions (wire.md 6):
+//
+//   - Applying the pushes equals applying the entries one by one.
+//   - It still does if entries or pushes of the range have been applied before: the range can be pushed again after a lost answer.
+//
+// So each id that is deleted in the range is deleted once, and of its stores only those after its last delete are sent. Where such a store, or
+// one that takes a title that was freed, could collide with the row that has to go, the deletions are pushes of their own and come first.
 func plan(entries []entry, most limits) [][]entry {
-	var pushes [][]entry
-	start := 0
-	g := newGroup()
+	last := map[string]int{} // id → its last delete
 	for i, e := range entries {
-		if i > start && !g.takes(e, most) {
-			pushes = append(pushes, entries[start:i])
-			start, g = i, newGroup()
+		if e.Kind == outbox.KindDelete {
+			last[e.Key] = i
 		}
-		g.add(e)
+	}
+	if len(last) == 0 {
+		return cut(entries, most)
+	}
+	var stores, deletes []entry
+	for i, e := range entries {
+		gone, deleted := last[e.Key]
+		switch {
+		case e.Kind == outbox.KindDelete && i == gone:
+			deletes = append(deletes, e)
+		case e.Kind == outbox.KindStore && (!deleted || i > gone):
+			stores = append(stores, e)
+		}
+	}
+	if collide(entries, stores, last) {
+		return append(cut(deletes, most), cut(stores, most)...)
+	}
+	return cut(append(stores, deletes...), most)
+}
+
+// collide reports whether a store that is sent needs an id or a title of a memory that was deleted in the range.
+func collide(entries, stores []entry, deleted map[string]int) bool {
+	type titleKey struct{ namespace, title string }
+	freed := map[titleKey]bool{}
+	for _, e := range entries {
+		if e.Kind == outbox.KindDelete {
+			title, ok := e.title()
+			if !ok && len(stores) > 0 {
+				return true // whichever title it was
+			}
+			freed[titleKey{e.Namespace, title}] = true
+		}
+	}
+	return slices.ContainsFunc(stores, func(e entry) bool {
+		if _, ok := deleted[e.Key]; ok {
+			return true
+		}
+		title, ok := e.title()
+		return !ok || freed[titleKey{e.Namespace, title}]
+	})
+}
+
+// cut splits entries into runs that fit into one push each. An entry that is larger than a push may be goes alone.
+func cut(entries []entry, most limits) [][]entry {
+	var pushes [][]entry
+	start, stores, deletes, bytes := 0, 0, 0, 0
+	for i, e := range entries {
+		list := &stores
+		if e.Kind == outbox.KindDelete {
+			list = &deletes
+		}
+		if i > start && (*list >= most.items || bytes+e.size() > most.bytes) {
+			pushes = append(pushes, entries[start:i])
+			start, stores, deletes, bytes = i, 0, 0, 0
+		}
+		*list++
+		bytes += e.size()
 	}
 	if start < len(entries) {
 		pushes = append(pushes, entries[start:])
 	}
 	return pushes
-}
-
-// group is what a push holds so far.
-type group struct {
-	stores, deletes, bytes int
-	deleted                map[string]bool   // ids
-	freed                  map[titleKey]bool // (title, namespace) of deleted memories
-	freedUnknown           map[string]bool   // namespaces in which a memory of unknown title was deleted
-}
-
-type titleKey struct{ namespace, title string }
-
-func newGroup() *group {
-	return &group{deleted: map[string]bool{}, freed: map[titleKey]bool{}, freedUnknown: map[string]bool{}}
-}
-
-// takes reports whether e may join. A store may not follow the delete of its own id, nor of the memory that had its title:
-// within one push it would be applied first, be skipped or merged, and then be deleted (wire.md 6.3 rules 3 and 4).
-func (g *group) takes(e entry, most limits) bool {
-	if g.bytes+e.size() > most.bytes {
-		return false
-	}
-	if e.Kind == outbox.KindDelete {
-		return g.deletes < most.items
-	}
-	if g.stores >= most.items || g.deleted[e.Key] || g.freedUnknown[e.Namespace] {
-		return false
-	}
-	if len(g.freed) == 0 {
-		return true
-	}
-	title, ok := e.title()
-	return ok && !g.freed[titleKey{e.Namespace, title}]
-}
-
-func (g *group) add(e entry) {
-	g.bytes += e.size()
-	if e.Kind != outbox.KindDelete {
-		g.stores++
-		return
-	}
-	g.deletes++
-	g.deleted[e.Key] = true
-	if title, ok := e.title(); ok {
-		g.freed[titleKey{e.Namespace, title}] = true
-	} else {
-		g.freedUnknown[e.Namespace] = true
-	}
 }
 
 // message is the body of a push that carries the entries.

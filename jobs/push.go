@@ -23,35 +23,27 @@ func (f PushFunc) Push(ctx context.Context, peerID string, req peer.Request) err
 	return f(ctx, peerID, req)
 }
 
-// shipment is a run of batches as the pushes that carry it.
+// shipment is a range of batches as the pushes that carry it. The peer has the range when it has acknowledged all of them; a part
+// of them says nothing about a single batch.
 type shipment struct {
 	batches []batch
 	pushes  []peer.Request
-	upTo    []int // how many of batches are complete after each push
 }
 
 // pack makes the pushes for batches: as few as the limits and the receivers' order of application allow.
 func pack(batches []batch, senderID string, most limits) shipment {
-	s := shipment{batches: batches}
 	var entries []entry
-	ends := make([]int, len(batches)) // entries up to and including each batch
-	for i, b := range batches {
+	for _, b := range batches {
 		entries = append(entries, b.Entries...)
-		ends[i] = len(entries)
 	}
-	sent, complete := 0, 0
+	s := shipment{batches: batches}
 	for _, part := range plan(entries, most) {
 		req := peer.Request{Body: message(part).Encode(senderID), ExpectIDs: keys(part), Catchup: peer.CatchupBulk}
 		if len(part) == 1 {
 			// An operation that travels alone has the reference's headers: its key, and no mark of a catch-up.
 			req.IdempotencyKey, req.Catchup = part[0].Key, peer.CatchupNone
 		}
-		sent += len(part)
-		for complete < len(ends) && ends[complete] <= sent {
-			complete++
-		}
 		s.pushes = append(s.pushes, req)
-		s.upTo = append(s.upTo, complete)
 	}
 	return s
 }
@@ -64,16 +56,14 @@ func keys(entries []entry) []string {
 	return list
 }
 
-// send pushes the shipment in order and stops at the first push that is not acknowledged. It returns how many batches the peer
-// has acknowledged as a whole.
-func (s shipment) send(ctx context.Context, to Pusher, peerID string) (acked int, err error) {
-	for i, req := range s.pushes {
+// send pushes the shipment in order and stops at the first push that is not acknowledged.
+func (s shipment) send(ctx context.Context, to Pusher, peerID string) error {
+	for _, req := range s.pushes {
 		if err := to.Push(ctx, peerID, req); err != nil {
-			return acked, err
+			return err
 		}
-		acked = s.upTo[i]
 	}
-	return len(s.batches), nil
+	return nil
 }
 
 // outcome is what an error of a [Pusher] means for a vote.

@@ -107,19 +107,19 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		if len(batches) == 0 { // each lane waits for another one
 			return handOverSnooze, r.giveBack(ctx, "", handOverSnooze, 0)
 		}
-		s := pack(batches, r.cfg.SenderID, r.cfg.limits)
-		acked, pushErr := s.send(ctx, PushFunc(r.push), r.peer)
-		if pushErr != nil && (errors.Is(pushErr, errLeaseLost) || ctx.Err() != nil) {
+		pushErr := r.push(ctx, batches)
+		switch {
+		case pushErr != nil && (errors.Is(pushErr, errLeaseLost) || ctx.Err() != nil):
 			return 0, pushErr
+		case pushErr != nil:
+			return r.failed(ctx, pushErr)
 		}
 		fault.Hit(fault.RetryAcked)
-		if err := r.advance(ctx, batches[:acked]); err != nil {
+		if err := r.advance(ctx, batches); err != nil {
 			return 0, err
 		}
 		fault.Hit(fault.RetryRecorded)
 		switch {
-		case pushErr != nil:
-			return r.failed(ctx, pushErr)
 		case len(r.lanes) == 0:
 			r.cfg.Logger.InfoContext(ctx, "peer in step", slog.String("peer", r.peer))
 			return 0, nil
@@ -131,10 +131,17 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 	}
 }
 
-// push sends one push within the push timeout and keeps the lease alive meanwhile. A push whose lease is lost is given up, with errLeaseLost.
-func (r *retry) push(ctx context.Context, peerID string, req peer.Request) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
-	defer cancel()
+// push sends the batches. How far it goes is noted before the first byte, and the lease is kept alive meanwhile; if that is lost, the push is
+// given up with errLeaseLost.
+func (r *retry) push(ctx context.Context, batches []batch) error {
+	upTo := r.held()
+	for _, end := range r.ends(batches) {
+		i := slices.IndexFunc(upTo, func(a advance) bool { return a.peerLane == end.peerLane })
+		upTo[i] = end
+	}
+	if err := r.store.announce(ctx, r.token, upTo, retryLease); err != nil {
+		return err
+	}
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 
@@ -153,62 +160,66 @@ func (r *retry) push(ctx context.Context, peerID string, req peer.Request) error
 				return
 			case <-ticker.C:
 			}
-			if err := r.store.extend(ctx, r.token, r.held(), retryLease); err != nil && ctx.Err() == nil {
+			if err := r.store.announce(ctx, r.token, upTo, retryLease); err != nil && ctx.Err() == nil {
 				giveUp(err)
 				return
 			}
 		}
 	})
 
-	err := r.cfg.RetryPush.Push(ctx, peerID, req)
+	err := pack(batches, r.cfg.SenderID, r.cfg.limits).send(ctx, PushFunc(r.pushOnce), r.peer)
 	if err != nil && errors.Is(context.Cause(ctx), errLeaseLost) {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
+// pushOnce sends one push within the push timeout.
+func (r *retry) pushOnce(ctx context.Context, peerID string, req peer.Request) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
+	defer cancel()
+	return r.cfg.RetryPush.Push(ctx, peerID, req)
+}
+
 // next loads the batches that come next, lane by lane, without those that must wait for another lane of the peer.
 func (r *retry) next(ctx context.Context) ([]batch, error) {
-	ranges := make([]laneRange, len(r.lanes))
-	for i, l := range r.lanes {
-		ranges[i] = laneRange{Lane: l.Lane, Cursor: l.Cursor}
-	}
-	batches, err := r.store.loadRanges(ctx, ranges, r.cfg.limits)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.ContainsFunc(batches, func(b batch) bool { return b.After != nil }) {
-		return batches, nil
-	}
 	cursors, err := r.store.cursors(ctx, r.peer)
 	if err != nil {
 		return nil, err
 	}
-	waiting := map[int16]bool{}
-	return slices.DeleteFunc(batches, func(b batch) bool {
-		if misses(cursors, r.peer, b.After) {
-			waiting[b.Lane] = true
-		}
-		return waiting[b.Lane]
-	}), nil
+	return r.store.loadNext(ctx, r.lanes, r.cfg.limits, func(b batch) bool { return misses(cursors, r.peer, b.After) })
 }
 
-// advance records the cursors after acknowledged batches. Lanes that are in step are let go of.
-func (r *retry) advance(ctx context.Context, acked []batch) error {
-	last := map[int16]int64{}
-	var entries int
-	for _, b := range acked {
-		last[b.Lane] = b.Number
-		entries += len(b.IDs)
+// held is how far each held lane may have been pushed already.
+func (r *retry) held() []advance {
+	list := make([]advance, len(r.lanes))
+	for i, l := range r.lanes {
+		list[i] = advance{peerLane: l.peerLane, Cursor: l.PushedTo}
 	}
-	if len(last) == 0 {
-		return nil
+	return list
+}
+
+// ends is the last one of the batches of each lane, by lane.
+func (r *retry) ends(batches []batch) []advance {
+	last := map[int16]int64{}
+	for _, b := range batches {
+		last[b.Lane] = b.Number
 	}
 	list := make([]advance, 0, len(last))
 	for lane, n := range last {
 		list = append(list, advance{peerLane: peerLane{r.peer, lane}, Cursor: n})
 	}
 	slices.SortFunc(list, func(a, b advance) int { return int(a.Lane) - int(b.Lane) })
+	return list
+}
+
+// advance records the cursors after acknowledged batches. Lanes that are in step are let go of.
+func (r *retry) advance(ctx context.Context, acked []batch) error {
+	list := r.ends(acked)
+	got := map[int16]int64{} // entries
+	for _, b := range acked {
+		got[b.Lane] += int64(len(b.IDs))
+	}
 	var still []peerLane
 	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) (err error) {
 		still, err = recordAdvances(ctx, tx, r.token, list)
@@ -218,24 +229,17 @@ func (r *retry) advance(ctx context.Context, acked []batch) error {
 		return fmt.Errorf("retry of %s: %w", r.peer, err)
 	}
 	r.cfg.Logger.DebugContext(ctx, "peer caught up some",
-		slog.String("peer", r.peer), slog.Int("entries", entries), slog.Int("lanes_left", len(r.lanes)-len(last)+len(still)))
+		slog.String("peer", r.peer), slog.Int("batches", len(acked)), slog.Int("lanes_in_step", len(list)-len(still)))
 
-	kept := r.lanes[:0]
-	for _, l := range r.lanes {
-		n, moved := last[l.Lane]
-		if moved {
-			l.Cursor, l.Failures = n, 0
-			for _, b := range acked {
-				if b.Lane == l.Lane {
-					l.Behind -= int64(len(b.IDs))
-				}
-			}
+	for _, a := range list {
+		i := slices.IndexFunc(r.lanes, func(l lag) bool { return l.Lane == a.Lane })
+		if !slices.Contains(still, a.peerLane) {
+			r.lanes = slices.Delete(r.lanes, i, i+1)
+			continue
 		}
-		if !moved || slices.Contains(still, l.peerLane) {
-			kept = append(kept, l)
-		}
+		l := &r.lanes[i]
+		l.Cursor, l.PushedTo, l.Failures, l.Behind = a.Cursor, max(l.PushedTo, a.Cursor), 0, l.Behind-got[a.Lane]
 	}
-	r.lanes = kept
 	return nil
 }
 
@@ -276,14 +280,6 @@ func (r *retry) giveBack(ctx context.Context, class string, delay time.Duration,
 		return fmt.Errorf("retry of %s: %w", r.peer, err)
 	}
 	return nil
-}
-
-func (r *retry) held() []peerLane {
-	list := make([]peerLane, len(r.lanes))
-	for i, l := range r.lanes {
-		list[i] = l.peerLane
-	}
-	return list
 }
 
 // behind is how many entries the peer missed of the lanes when they were claimed, less what it got since.

@@ -41,6 +41,7 @@ type peerLane struct {
 type lag struct {
 	peerLane
 	Cursor   int64
+	PushedTo int64         // a push must reach at least to this batch
 	Held     bool          // leased to somebody now
 	Wait     time.Duration // until not_before or the end of the lease; 0 or less: now
 	Retry    int64         // 0 while a fan-out still waits for the answer
@@ -117,7 +118,7 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 }
 
 const lagColumns = `
-	l.peer, l.lane, l.cursor,
+	l.peer, l.lane, l.cursor, l.pushed_to,
 	l.leased_until is not null and l.leased_until > clock_timestamp(),
 	greatest(l.not_before, l.leased_until) - clock_timestamp(),
 	coalesce(l.retry, 0), l.failures,
@@ -126,7 +127,7 @@ const lagColumns = `
 
 func scanLags(rows pgx.Rows, each func(lag)) error {
 	var l lag
-	_, err := pgx.ForEachRow(rows, []any{&l.Peer, &l.Lane, &l.Cursor, &l.Held, &l.Wait, &l.Retry, &l.Failures, &l.Behind}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&l.Peer, &l.Lane, &l.Cursor, &l.PushedTo, &l.Held, &l.Wait, &l.Retry, &l.Failures, &l.Behind}, func() error {
 		each(l)
 		return nil
 	})
@@ -188,18 +189,18 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// pickUp leases lagging lanes to a fan-out that will push them from their cursor, and returns those that it got. A lane with a batch that must
+// pickUp leases lagging lanes to a fan-out that will push them from their cursor up to its own batch, and returns those that it got. A lane with a batch that must
 // wait for another lane is left to the retry, which looks at that.
-func (s *store) pickUp(ctx context.Context, token int64, want []peerLane) (map[peerLane]lag, error) {
-	peers, lanes := split(want)
+func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[peerLane]lag, error) {
+	peers, lanes, numbers := splitAdvances(want)
 	rows, err := s.pool.Query(ctx, `
 		update lagging l
-		set holder = $1, leased_until = clock_timestamp() + $2::interval
-		from unnest($3::text[], $4::smallint[]) w (peer, lane)
+		set holder = $1, leased_until = clock_timestamp() + $2::interval, pushed_to = greatest(l.pushed_to, w.number)
+		from unnest($3::text[], $4::smallint[], $5::bigint[]) w (peer, lane, number)
 		where l.peer = w.peer and l.lane = w.lane
 		  and (l.leased_until is null or l.leased_until < clock_timestamp()) and l.not_before <= clock_timestamp()
 		  and not exists (select from batches b where b.lane = l.lane and b.number > l.cursor and b.after_lane is not null)
-		returning `+lagColumns, token, s.lease, peers, lanes)
+		returning `+lagColumns, token, s.lease, peers, lanes, numbers)
 	if err != nil {
 		return nil, fmt.Errorf("pick up lagging lanes: %w", err)
 	}
@@ -215,49 +216,82 @@ type laneRange struct {
 	Lane   int16
 	Cursor int64
 	Before int64
+	AtMost int // batches; 0: no limit
 }
 
-// loadRanges reads the batches of the ranges in order, lane by lane, until items or bytes are used up: at least one batch if there is any.
-func (s *store) loadRanges(ctx context.Context, ranges []laneRange, most limits) ([]batch, error) {
+// loadBatches reads the batches of a range in order, without their entries.
+func (s *store) loadBatches(ctx context.Context, r laneRange) ([]batch, error) {
+	rows, err := s.pool.Query(ctx, `
+		select lane, number, entries, bytes, after_lane, after_number
+		from batches
+		where lane = $1 and number > $2 and (number < $3 or $3 = 0)
+		order by number
+		limit nullif($4, 0)`, r.Lane, r.Cursor, r.Before, r.AtMost)
+	if err != nil {
+		return nil, fmt.Errorf("load lane %d: %w", r.Lane, err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (batch, error) {
+		var (
+			b           batch
+			afterLane   *int16
+			afterNumber *int64
+		)
+		err := row.Scan(&b.Lane, &b.Number, &b.IDs, &b.Bytes, &afterLane, &afterNumber)
+		if afterLane != nil {
+			b.After = &batchRef{*afterLane, *afterNumber}
+		}
+		return b, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load lane %d: %w", r.Lane, err)
+	}
+	return list, nil
+}
+
+// loadRanges reads the batches of the ranges in order, lane by lane, with their entries.
+func (s *store) loadRanges(ctx context.Context, ranges []laneRange) ([]batch, error) {
+	var all []batch
+	for _, r := range ranges {
+		list, err := s.loadBatches(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, s.loadEntries(ctx, all)
+}
+
+// loadNext reads, lane by lane, what a lagging peer is pushed next: from each lane's cursor as many batches as items and bytes allow, but at least
+// up to PushedTo, and never a batch that must wait for another lane. A lane that does not fit any more is left for the next round, whole.
+func (s *store) loadNext(ctx context.Context, lanes []lag, most limits, waits func(batch) bool) ([]batch, error) {
 	var chosen []batch
 	items, size := 0, int64(0)
-	for _, r := range ranges {
-		rows, err := s.pool.Query(ctx, `
-			select lane, number, entries, bytes, after_lane, after_number
-			from batches
-			where lane = $1 and number > $2 and (number < $3 or $3 = 0)
-			order by number
-			limit $4`, r.Lane, r.Cursor, r.Before, most.items-items)
+	for _, l := range lanes {
+		list, err := s.loadBatches(ctx, laneRange{Lane: l.Lane, Cursor: l.Cursor, AtMost: max(most.items, int(l.PushedTo-l.Cursor))})
 		if err != nil {
-			return nil, fmt.Errorf("load lane %d: %w", r.Lane, err)
+			return nil, err
 		}
-		full := false
-		for rows.Next() {
-			var (
-				b           batch
-				afterLane   *int16
-				afterNumber *int64
-			)
-			if err := rows.Scan(&b.Lane, &b.Number, &b.IDs, &b.Bytes, &afterLane, &afterNumber); err != nil {
-				rows.Close()
-				return nil, fmt.Errorf("load lane %d: %w", r.Lane, err)
-			}
-			if afterLane != nil {
-				b.After = &batchRef{*afterLane, *afterNumber}
-			}
-			if len(chosen) > 0 && (items+len(b.IDs) > most.items || size+b.Bytes > int64(most.bytes)) {
-				full = true
+		taken, n, bytes := 0, 0, int64(0)
+		for _, b := range list {
+			if waits(b) {
 				break
 			}
-			items += len(b.IDs)
-			size += b.Bytes
-			chosen = append(chosen, b)
+			fits := items+n+len(b.IDs) <= most.items && size+bytes+b.Bytes <= int64(most.bytes)
+			first := len(chosen) == 0 && taken == 0
+			if !fits && !first && (b.Number > l.PushedTo || len(chosen) > 0) {
+				break
+			}
+			taken++
+			n += len(b.IDs)
+			bytes += b.Bytes
 		}
-		rows.Close()
-		if err := rows.Err(); err != nil {
-			return nil, fmt.Errorf("load lane %d: %w", r.Lane, err)
+		if taken == 0 || list[taken-1].Number < l.PushedTo {
+			continue
 		}
-		if full || items >= most.items {
+		chosen = append(chosen, list[:taken]...)
+		items += n
+		size += bytes
+		if items >= most.items {
 			break
 		}
 	}
@@ -326,10 +360,11 @@ func recordVerdicts(ctx context.Context, tx pgx.Tx, token int64, ballots []ballo
 // behind is a peer that misses a batch.
 type behind struct {
 	peerLane
-	Cursor int64
-	Class  string
-	Delay  time.Duration // before the first retry
-	Fails  int32         // 1 if a push failed, 0 if none was tried
+	Cursor   int64
+	PushedTo int64
+	Class    string
+	Delay    time.Duration // before the first retry
+	Fails    int32         // 1 if a push failed, 0 if none was tried
 }
 
 // recordBehind writes down that peers miss batches; a peer that was known to lag keeps its row. It returns the retries to insert.
@@ -339,16 +374,19 @@ func recordBehind(ctx context.Context, tx pgx.Tx, list []behind) ([]PeerRetryArg
 	}
 	n := len(list)
 	peers, lanes, cursors, classes := make([]string, n), make([]int16, n), make([]int64, n), make([]string, n)
+	pushed := make([]int64, n)
 	delays, fails := make([]time.Duration, n), make([]int32, n)
 	for i, b := range list {
 		peers[i], lanes[i], cursors[i], classes[i], delays[i], fails[i] = b.Peer, b.Lane, b.Cursor, b.Class, b.Delay, b.Fails
+		pushed[i] = b.PushedTo
 	}
 	rows, err := tx.Query(ctx, `
-		insert into lagging (peer, lane, cursor, retry, not_before, failures, last_class)
-		select w.peer, w.lane, w.cursor, nextval('tokens'), clock_timestamp() + w.delay, w.fails, w.class
-		from unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::interval[], $6::int[]) w (peer, lane, cursor, class, delay, fails)
+		insert into lagging (peer, lane, cursor, pushed_to, retry, not_before, failures, last_class)
+		select w.peer, w.lane, w.cursor, w.pushed_to, nextval('tokens'), clock_timestamp() + w.delay, w.fails, w.class
+		from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::interval[], $7::int[])
+			w (peer, lane, cursor, pushed_to, class, delay, fails)
 		on conflict (peer, lane) do nothing
-		returning peer, lane, retry`, peers, lanes, cursors, classes, delays, fails)
+		returning peer, lane, retry`, peers, lanes, cursors, pushed, classes, delays, fails)
 	if err != nil {
 		return nil, fmt.Errorf("record lagging peers: %w", err)
 	}
@@ -366,15 +404,15 @@ func collectRetries(rows pgx.Rows) ([]PeerRetryArgs, error) {
 // recordStragglers writes down, leased to the fan-out, the peers whose answer it still waits for, so that the lanes' next batches do not overtake it.
 func (s *store) recordStragglers(ctx context.Context, tx pgx.Tx, token int64, list []behind, remaining time.Duration) error {
 	n := len(list)
-	peers, lanes, cursors := make([]string, n), make([]int16, n), make([]int64, n)
+	peers, lanes, cursors, pushed := make([]string, n), make([]int16, n), make([]int64, n), make([]int64, n)
 	for i, b := range list {
-		peers[i], lanes[i], cursors[i] = b.Peer, b.Lane, b.Cursor
+		peers[i], lanes[i], cursors[i], pushed[i] = b.Peer, b.Lane, b.Cursor, b.PushedTo
 	}
 	_, err := tx.Exec(ctx, `
-		insert into lagging (peer, lane, cursor, holder, leased_until)
-		select w.peer, w.lane, w.cursor, $1, clock_timestamp() + $5::interval
-		from unnest($2::text[], $3::smallint[], $4::bigint[]) w (peer, lane, cursor)
-		on conflict (peer, lane) do nothing`, token, peers, lanes, cursors, remaining+s.lease/2)
+		insert into lagging (peer, lane, cursor, pushed_to, holder, leased_until)
+		select w.peer, w.lane, w.cursor, w.pushed_to, $1, clock_timestamp() + $6::interval
+		from unnest($2::text[], $3::smallint[], $4::bigint[], $5::bigint[]) w (peer, lane, cursor, pushed_to)
+		on conflict (peer, lane) do nothing`, token, peers, lanes, cursors, pushed, remaining+s.lease/2)
 	if err != nil {
 		return fmt.Errorf("record stragglers: %w", err)
 	}
@@ -394,11 +432,7 @@ func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance)
 	if len(list) == 0 {
 		return nil, nil
 	}
-	n := len(list)
-	peers, lanes, cursors := make([]string, n), make([]int16, n), make([]int64, n)
-	for i, a := range list {
-		peers[i], lanes[i], cursors[i] = a.Peer, a.Lane, a.Cursor
-	}
+	peers, lanes, cursors := splitAdvances(list)
 	rows, err := tx.Query(ctx, `
 		with w (peer, lane, cursor) as (
 			select * from unnest($2::text[], $3::smallint[], $4::bigint[])
@@ -437,7 +471,7 @@ func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance)
 	if err != nil {
 		return nil, fmt.Errorf("record cursors: %w", err)
 	}
-	if seen != n {
+	if seen != len(list) {
 		return nil, fmt.Errorf("record cursors: %w", errLeaseLost)
 	}
 	return still, nil
@@ -553,29 +587,31 @@ func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease time.D
 	return own, token, lanes, nil
 }
 
-// extend gives a holder's lanes another lease. errLeaseLost if one of them is gone.
-func (s *store) extend(ctx context.Context, token int64, held []peerLane, lease time.Duration) error {
-	peers, lanes := split(held)
+// announce notes how far a holder is about to push its lanes, and gives it another lease. errLeaseLost if one of them is gone.
+func (s *store) announce(ctx context.Context, token int64, upTo []advance, lease time.Duration) error {
+	peers, lanes, numbers := splitAdvances(upTo)
 	tag, err := s.pool.Exec(ctx, `
 		update lagging l
-		set leased_until = clock_timestamp() + $4::interval
-		from unnest($2::text[], $3::smallint[]) w (peer, lane)
-		where l.peer = w.peer and l.lane = w.lane and l.holder = $1 and l.leased_until > clock_timestamp()`, token, peers, lanes, lease)
+		set pushed_to = greatest(l.pushed_to, w.number), leased_until = clock_timestamp() + $5::interval
+		from unnest($2::text[], $3::smallint[], $4::bigint[]) w (peer, lane, number)
+		where l.peer = w.peer and l.lane = w.lane and l.holder = $1 and l.leased_until > clock_timestamp()`,
+		token, peers, lanes, numbers, lease)
 	if err != nil {
-		return fmt.Errorf("extend leases: %w", err)
+		return fmt.Errorf("announce a push: %w", err)
 	}
-	if tag.RowsAffected() != int64(len(held)) {
-		return fmt.Errorf("extend leases: %w", errLeaseLost)
+	if tag.RowsAffected() != int64(len(upTo)) {
+		return fmt.Errorf("announce a push: %w", errLeaseLost)
 	}
 	return nil
 }
 
-func split(list []peerLane) (peers []string, lanes []int16) {
-	for _, x := range list {
-		peers = append(peers, x.Peer)
-		lanes = append(lanes, x.Lane)
+func splitAdvances(list []advance) (peers []string, lanes []int16, numbers []int64) {
+	for _, a := range list {
+		peers = append(peers, a.Peer)
+		lanes = append(lanes, a.Lane)
+		numbers = append(numbers, a.Cursor)
 	}
-	return peers, lanes
+	return peers, lanes, numbers
 }
 
 // cursors returns the lagging lanes of a peer.

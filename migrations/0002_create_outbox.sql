@@ -89,6 +89,9 @@ create table lagging (
     lane         smallint    not null,
     -- The number of the last batch that the peer acknowledged in order.
     cursor       bigint      not null,
+    -- The number of the last batch that may have been pushed to it: written before the first byte is sent. A push starts at the cursor and reaches
+    -- at least to here, because a part of what was pushed before can only be pushed again together with the rest.
+    pushed_to    bigint      not null,
     -- Who may push this lane to this peer, until leased_until by the database's clock; null: nobody is.
     holder       bigint,
     leased_until timestamptz,
@@ -99,6 +102,7 @@ create table lagging (
     last_class   text        not null default '',
     since        timestamptz not null default now(),
     primary key (peer, lane),
+    constraint lagging_pushed_behind_cursor check (pushed_to >= cursor),
     constraint lagging_lease_whole check ((holder is null) = (leased_until is null))
 ) with (fillfactor = 50);
 
