@@ -49,7 +49,8 @@ func TestPlan(t *testing.T) {
 		"items":                                {[]entry{a, b, a, b, a}, limits{items: 2, bytes: 1 << 20}, []string{"+a +b", "+a +b", "+a"}},
 		"items count per list": {
 			[]entry{a, b, deleteOf("c", "n", "C"), deleteOf("d", "n", "D")},
-			limits{items: 2, bytes: 1 << 20}, []string{"+a +b -c -d"},
+			limits{items: 2, bytes: 1 << 20},
+			[]string{"+a +b -c -d"},
 		},
 		"bytes":                          {[]entry{a, b, a}, limits{items: 1000, bytes: 2*a.size() + 1}, []string{"+a +b", "+a"}},
 		"one that is larger than a push": {[]entry{a, b}, limits{items: 1000, bytes: 10}, []string{"+a", "+b"}},

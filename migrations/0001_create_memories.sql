@@ -21,10 +21,10 @@ create domain memory_confidence as double precision
     constraint memory_confidence_0_to_1 check (value between 0 and 1);
 create domain memory_count as bigint
     constraint memory_count_not_negative check (value >= 0);
-create domain json_object as jsonb
-    constraint json_object_is_object check (jsonb_typeof(value) = 'object');
-create domain json_array as jsonb
-    constraint json_array_is_array check (jsonb_typeof(value) = 'array');
+create domain jsonb_map as jsonb
+    constraint jsonb_map_is_object check (jsonb_typeof(value) = 'object');
+create domain jsonb_list as jsonb
+    constraint jsonb_list_is_array check (jsonb_typeof(value) = 'array');
 
 create table memories (
     id                    memory_id         primary key,
@@ -44,13 +44,13 @@ create table memories (
     entity_id             text,
     persona_version       integer,
     source_uri            text,
-    source_span           json_object,
-    confidence_signals    json_object,
+    source_span           jsonb_map,
+    confidence_signals    jsonb_map,
     confidence_decayed_at timestamptz,
-    metadata              json_object       not null default '{}',
+    metadata              jsonb_map       not null default '{}',
     reflection_depth      integer           not null default 0,
     memory_kind           text              not null default 'observation',
-    citations             json_array        not null default '[]',
+    citations             jsonb_list        not null default '[]',
     confidence_source     text              not null default 'caller_provided',
     version               bigint            not null default 1
 );
@@ -97,7 +97,7 @@ create table pending_actions (
     status       text        not null,
     decided_by   text,
     decided_at   timestamptz,
-    approvals    json_array  not null default '[]'
+    approvals    jsonb_list  not null default '[]'
 );
 
 create table namespace_meta (
@@ -113,4 +113,4 @@ create index namespace_meta_standard on namespace_meta (standard_id);
 -- +goose Down
 drop table namespace_meta, pending_actions, memory_links, archived_memories, memories;
 drop domain memory_id, memory_namespace, memory_title, memory_content, memory_tier, memory_tags, memory_priority, memory_confidence,
-    memory_count, json_object, json_array;
+    memory_count, jsonb_map, jsonb_list;

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -150,14 +149,23 @@ func (m Memory) validate() error {
 	if len(m.Content) > MaxContentBytes {
 		return &InvalidError{"content", fmt.Sprintf("must have at most %d bytes", MaxContentBytes)}
 	}
-	for _, e := range []struct{ field, value, known string }{
-		{"tier", m.Tier, "short, mid, long"},
-		{"source", m.Source, "user, nhi, claude, hook, api, cli, import, consolidation, system, chaos, notify"},
-		{"memory_kind", m.MemoryKind, "observation, reflection, persona, concept, entity, claim, relation, event, conversation, decision"},
-		{"confidence_source", m.ConfidenceSource, "caller_provided, auto_derived, calibrated, decayed, curator_derived"},
+	for _, e := range [...]struct {
+		field, value string
+		known        []string
+	}{
+		{"tier", m.Tier, []string{"short", "mid", "long"}},
+		{"source", m.Source, []string{
+			"user", "nhi", "claude", "hook", "api", "cli", "import", "consolidation", "system", "chaos", "notify",
+		}},
+		{"memory_kind", m.MemoryKind, []string{
+			"observation", "reflection", "persona", "concept", "entity", "claim", "relation", "event", "conversation", "decision",
+		}},
+		{"confidence_source", m.ConfidenceSource, []string{
+			"caller_provided", "auto_derived", "calibrated", "decayed", "curator_derived",
+		}},
 	} {
-		if !slices.Contains(strings.Split(e.known, ", "), e.value) {
-			return &InvalidError{e.field, fmt.Sprintf("must be one of %s", e.known)}
+		if !slices.Contains(e.known, e.value) {
+			return &InvalidError{e.field, "must be one of " + strings.Join(e.known, ", ")}
 		}
 	}
 	if m.Priority < 1 || m.Priority > 10 {
@@ -240,7 +248,10 @@ func (m Memory) validateDetails() error {
 }
 
 func validID(field, id string) error {
-	if !idGrammar.MatchString(id) {
+	legal := func(c byte) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_:.@-", c) >= 0
+	}
+	if len(id) < 1 || len(id) > MaxIDBytes || slices.ContainsFunc([]byte(id), func(c byte) bool { return !legal(c) }) {
 		return &InvalidError{field, fmt.Sprintf("must be 1 to %d of the characters A-Z a-z 0-9 _ : . @ -", MaxIDBytes)}
 	}
 	if strings.Contains(id, "..") {
@@ -330,8 +341,6 @@ func depth(j []byte) int {
 	}
 	return deepest
 }
-
-var idGrammar = regexp.MustCompile(`^[A-Za-z0-9_:.@-]{1,128}$`)
 
 // timeLayout is time as the protocol wants it, so that text order is time order at the peers.
 const timeLayout = "2006-01-02T15:04:05.000000+00:00"

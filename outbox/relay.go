@@ -137,18 +137,19 @@ func (r *Relay) lead(ctx context.Context) error {
 
 	worked, heldSince := time.Now(), time.Time{}
 	for {
-		ready, inFlight, err := r.look(ctx, conn.Conn())
+		now := time.Now()
+		held := !heldSince.IsZero() && now.Sub(heldSince) >= r.cfg.HoldFor
+		ready, dispatchable, err := r.look(ctx, conn.Conn(), held)
 		if err != nil {
 			return err
 		}
-		now := time.Now()
 		pause := min(max(r.cfg.PollMin, now.Sub(worked)/idleShare), r.cfg.PollMax)
 		if len(ready) > 0 {
 			if heldSince.IsZero() {
 				heldSince = now
 			}
 			worked, pause = now, r.cfg.PollMin
-			if inFlight < r.cfg.InFlight || now.Sub(heldSince) >= r.cfg.HoldFor || len(ready) >= r.cfg.MaxItems {
+			if dispatchable {
 				if err := r.dispatch(ctx, conn.Conn(), ready); err != nil {
 					return err
 				}
@@ -183,16 +184,18 @@ type candidate struct {
 }
 
 // look returns the lowest visible undispatched entries of the lanes that have no undecided batch, lane by lane, as many as one fan-out
-// may carry, and how many fan-outs are undecided. Claim is by state: an entry with a smaller id that is committed later
-// is simply found by a later look.
-func (r *Relay) look(ctx context.Context, conn *pgx.Conn) ([]candidate, int, error) {
+// may carry. While enough fan-outs are undecided and the entries were not held long enough, it only says whether there are any:
+// dispatchable is false. Claim is by state: an entry with a smaller id that is committed later is simply found by a later look.
+func (r *Relay) look(ctx context.Context, conn *pgx.Conn, held bool) (ready []candidate, dispatchable bool, err error) {
 	lanes := make([]int16, Lanes)
 	for i := range lanes {
 		lanes[i] = int16((r.turn + i) % Lanes)
 	}
 	rows, err := conn.Query(ctx, `
-		select u.lane, u.entry, u.bytes, u.after_lane, u.after_entry,
-		       (select count(distinct fan_out) from batches where verdict = 'pending') as in_flight
+		with pace as materialized (
+			select $4 or count(distinct fan_out) < $3 as go from batches where verdict = 'pending'
+		)
+		select u.lane, u.entry, u.bytes, u.after_lane, u.after_entry, (select go from pace)
 		from (
 			select f.lane
 			from unnest($1::smallint[]) f (lane)
@@ -206,23 +209,19 @@ func (r *Relay) look(ctx context.Context, conn *pgx.Conn) ([]candidate, int, err
 			order by u.entry
 			limit $2
 		) u
-		limit $2`, lanes, r.cfg.MaxItems)
+		limit (select case when go then $2 else 1 end from pace)`, lanes, r.cfg.MaxItems, r.cfg.InFlight, held)
 	if err != nil {
-		return nil, 0, fmt.Errorf("outbox: relay: look: %w", err)
+		return nil, false, fmt.Errorf("outbox: relay: look: %w", err)
 	}
-	var (
-		ready    []candidate
-		inFlight int
-		c        candidate
-	)
-	_, err = pgx.ForEachRow(rows, []any{&c.Lane, &c.Entry, &c.Bytes, &c.AfterLane, &c.AfterEntry, &inFlight}, func() error {
+	var c candidate
+	_, err = pgx.ForEachRow(rows, []any{&c.Lane, &c.Entry, &c.Bytes, &c.AfterLane, &c.AfterEntry, &dispatchable}, func() error {
 		ready = append(ready, c)
 		return nil
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("outbox: relay: look: %w", err)
+		return nil, false, fmt.Errorf("outbox: relay: look: %w", err)
 	}
-	return ready, inFlight, nil
+	return ready, dispatchable, nil
 }
 
 // chosen is what one fan-out takes along: entries in lane order, and for a lane whose batch must come after another lane's, which.

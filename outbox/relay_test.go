@@ -245,7 +245,7 @@ func TestRelayWaitsForAnotherLane(t *testing.T) {
 			if c.lagging {
 				_, err := pool.Exec(t.Context(), `
 					with p as (insert into peers (id) values ('a'))
-					insert into lagging (peer, lane, cursor) values ('a', outbox_lane('team/notes'), 1)`)
+					insert into lagging (peer, lane, cursor, pushed_to) values ('a', outbox_lane('team/notes'), 1, 1)`)
 				if err != nil {
 					t.Fatal(err)
 				}
