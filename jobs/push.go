@@ -68,6 +68,9 @@ func (s shipment) send(ctx context.Context, to Pusher, peerID string) error {
 
 // outcome is what an error of a [Pusher] means for a vote.
 func outcome(err error) quorum.Outcome {
+	if errors.Is(err, errLeftAlone) {
+		return quorum.Fail // nothing was sent
+	}
 	switch peer.OutcomeOf(err) {
 	case peer.Ack:
 		return quorum.Ack

@@ -119,6 +119,11 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 			return 0, err
 		}
 		fault.Hit(fault.RetryRecorded)
+		more, err := r.store.claimMore(ctx, r.token, r.peer, retryLease)
+		if err != nil {
+			return 0, err
+		}
+		r.lanes = append(r.lanes, more...)
 		switch {
 		case len(r.lanes) == 0:
 			r.cfg.Logger.InfoContext(ctx, "peer in step", slog.String("peer", r.peer))

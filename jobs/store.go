@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"quorumbox/outbox"
 )
 
 // errLeaseLost says that what was pushed may not be recorded any more: somebody else owns the batches or the lane now, and
@@ -35,6 +38,10 @@ type batchRef struct {
 type peerLane struct {
 	Peer string
 	Lane int16
+}
+
+func (a peerLane) compare(b peerLane) int {
+	return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Lane, b.Lane))
 }
 
 // lag is a row of the table lagging.
@@ -425,14 +432,19 @@ type advance struct {
 	Cursor int64
 }
 
-// recordAdvances moves cursors of rows that token holds. A row whose cursor is the lane's newest batch is removed: the peer is in step. A batch
-// that is dispatched at this moment has a fan-out that saw the row and therefore records the peer as lagging again ([recordBehind]).
+// recordAdvances moves cursors of rows that token holds. A row whose cursor is the lane's newest batch is removed: the peer is in step. The lanes are
+// locked against the relay meanwhile, so that a fan-out that has seen a row and finds it gone knows that the peer has its batch: either
+// the row's holder saw the batch too, or the fan-out would not have seen the row.
 // The rows that stay are returned; they stay held. errLeaseLost if one of them is not token's any more.
 func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance) (still []peerLane, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
+	slices.SortFunc(list, func(a, b advance) int { return a.compare(b.peerLane) })
 	peers, lanes, cursors := splitAdvances(list)
+	if err := outbox.LockLanes(ctx, tx, lanes); err != nil {
+		return nil, fmt.Errorf("record cursors: %w", err)
+	}
 	rows, err := tx.Query(ctx, `
 		with w (peer, lane, cursor) as (
 			select * from unnest($2::text[], $3::smallint[], $4::bigint[])
@@ -612,6 +624,29 @@ func splitAdvances(list []advance) (peers []string, lanes []int16, numbers []int
 		numbers = append(numbers, a.Cursor)
 	}
 	return peers, lanes, numbers
+}
+
+// claimMore leases to a holder the peer's other lagging lanes that nobody holds, also those that are left alone after a failure: the peer answers again.
+func (s *store) claimMore(ctx context.Context, token int64, p string, lease time.Duration) (lanes []lag, err error) {
+	rows, err := s.pool.Query(ctx, `
+		with free as (
+			select peer, lane
+			from lagging
+			where peer = $2 and (leased_until is null or leased_until < clock_timestamp()) and retry is not null
+			for update skip locked
+		)
+		update lagging l
+		set holder = $1, leased_until = clock_timestamp() + $3::interval
+		from free
+		where l.peer = free.peer and l.lane = free.lane
+		returning `+lagColumns, token, p, lease)
+	if err != nil {
+		return nil, fmt.Errorf("claim more lanes of %s: %w", p, err)
+	}
+	if err := scanLags(rows, func(l lag) { lanes = append(lanes, l) }); err != nil {
+		return nil, fmt.Errorf("claim more lanes of %s: %w", p, err)
+	}
+	return lanes, nil
 }
 
 // cursors returns the lagging lanes of a peer.

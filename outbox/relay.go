@@ -65,6 +65,9 @@ const (
 	// relayLock is the advisory lock of the one relay that works in a fleet.
 	relayLock = 0x71756f72756d6232
 
+	// laneLocks is the first key of the advisory locks of the lanes; the second one is the lane.
+	laneLocks = 0x71756f72
+
 	// electEvery is how often a relay that does not hold the lock asks for it.
 	electEvery = time.Second
 
@@ -319,6 +322,18 @@ func dependencies(ctx context.Context, conn *pgx.Conn, ready []candidate) (map[i
 	return needs, nil
 }
 
+// LockLanes keeps new batches from being dispatched in the lanes until tx ends. A statement after it sees every batch that was.
+// The locks are taken in one order, so that two callers cannot wait for each other.
+func LockLanes(ctx context.Context, tx pgx.Tx, lanes []int16) error {
+	_, err := tx.Exec(ctx, `
+		select pg_advisory_xact_lock($1, l.lane)
+		from (select distinct lane::int from unnest($2::smallint[]) u (lane) order by 1) l`, laneLocks, lanes)
+	if err != nil {
+		return fmt.Errorf("lock lanes: %w", err)
+	}
+	return nil
+}
+
 // dispatch makes the batches and their fan_out job in one transaction. The batch row, leased to the fan-out, is the durable note
 // that a push may be on its way. If the process dies before the commit, the entries are still undispatched.
 func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate) error {
@@ -339,6 +354,9 @@ func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate)
 	}
 	fault.Hit(fault.RelayChosen)
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := LockLanes(ctx, tx, c.lanes); err != nil {
+			return err
+		}
 		var fanOut, taken int64
 		err := tx.QueryRow(ctx, `
 			with token as materialized (

@@ -1,0 +1,265 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"quorumbox/quorum"
+)
+
+// awaitRow is how often a leg looks whether a lane that somebody else is pushing has been given back.
+const awaitRow = 5 * time.Millisecond
+
+// leg is what one peer has to do with a fan-out.
+type leg struct {
+	peer  string
+	lanes []legLane // those that are pushed at once, in one shipment
+	waits []legLane // those that somebody else is pushing to the peer right now
+	pack  shipment  // of lanes
+
+	pushed atomic.Bool // what was to be pushed at once has been answered
+
+	recorded bool // belongs to the loop that records
+
+	// results belongs to the goroutine of the peer's send until that has returned.
+	results []legResult
+}
+
+// legLane is the part of a leg that votes on one batch.
+type legLane struct {
+	ballot   int // index of batch and tracker
+	pickedUp bool
+}
+
+// legResult is what came of a lane.
+type legResult struct {
+	legLane
+	err  error // nil: the peer has the batch
+	ours bool  // this fan-out pushed it, and records it; otherwise somebody else does
+}
+
+// stand is where a peer is in a lane when a fan-out begins.
+type stand int
+
+const (
+	inStep   stand = iota
+	pickedUp       // it lags a little; the lane is leased to this fan-out, which pushes it from its cursor
+	busy           // it lags a little, and somebody else is pushing it
+	behindBy       // it lags, and its retry looks after it
+	notYet         // it is in step, but must have another lane's batch first
+)
+
+// prepare decides who is sent what, leases the lagging lanes that are taken along, and encodes the pushes.
+func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows) (*fanOut, error) {
+	f := &fanOut{fanOutWorker: w, token: token, start: time.Now(), batches: rows.Batches, legs: map[string]*leg{}, enough: make(chan struct{})}
+	f.deadline = f.start.Add(w.cfg.AckTimeout)
+	for range f.batches {
+		t, err := quorum.NewTracker(w.cfg.Policy, w.cfg.Peers)
+		if err != nil {
+			return nil, fmt.Errorf("fan-out %d: %w", token, err)
+		}
+		f.trackers = append(f.trackers, t)
+	}
+	got, err := f.pickUp(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range w.cfg.Peers {
+		l := &leg{peer: p}
+		var load []laneRange
+		for i, b := range f.batches {
+			switch f.stand(p, b, rows, got) {
+			case pickedUp:
+				if row := got[peerLane{p, b.Lane}]; row.Cursor < b.Number-1 {
+					load = append(load, laneRange{Lane: b.Lane, Cursor: row.Cursor, Before: b.Number})
+				}
+				l.lanes = append(l.lanes, legLane{ballot: i, pickedUp: true})
+			case inStep:
+				l.lanes = append(l.lanes, legLane{ballot: i})
+			case busy:
+				l.waits = append(l.waits, legLane{ballot: i, pickedUp: true})
+			case notYet:
+				f.skipped = append(f.skipped, behind{peerLane: peerLane{p, b.Lane}, Cursor: b.Number - 1, PushedTo: b.Number - 1})
+				f.pass(i, p)
+			case behindBy:
+				f.pass(i, p)
+			}
+		}
+		if err := f.packLeg(ctx, l, load); err != nil {
+			return nil, err
+		}
+		if len(l.lanes)+len(l.waits) > 0 {
+			f.legs[p] = l
+		}
+	}
+	return f, nil
+}
+
+// pickUp leases the lagging lanes that this fan-out can bring up to date.
+func (f *fanOut) pickUp(ctx context.Context, rows fanOutRows) (map[peerLane]lag, error) {
+	var want []advance
+	for _, p := range f.cfg.Peers {
+		for _, b := range f.batches {
+			l, lagging := rows.Lagging[peerLane{p, b.Lane}]
+			if lagging && l.free() && l.Retry != 0 && l.Behind <= pickUpLimit && !misses(rows.Lagging, p, b.After) {
+				want = append(want, advance{peerLane: l.peerLane, Cursor: b.Number})
+			}
+		}
+	}
+	if len(want) == 0 {
+		return nil, nil
+	}
+	return f.store.pickUp(ctx, f.token, want)
+}
+
+func (f *fanOut) stand(p string, b batch, rows fanOutRows, got map[peerLane]lag) stand {
+	at := peerLane{p, b.Lane}
+	row, lagging := rows.Lagging[at]
+	_, taken := got[at]
+	switch {
+	case taken:
+		return pickedUp
+	case lagging && row.Held && row.Behind <= pickUpLimit && !misses(rows.Lagging, p, b.After):
+		return busy
+	case lagging:
+		return behindBy
+	case misses(rows.Lagging, p, b.After):
+		return notYet
+	}
+	return inStep
+}
+
+// misses reports whether the peer does not have a batch yet that must come first.
+func misses(lagging map[peerLane]lag, p string, after *batchRef) bool {
+	if after == nil {
+		return false
+	}
+	l, ok := lagging[peerLane{p, after.Lane}]
+	return ok && l.Cursor < after.Number
+}
+
+// pass records that a peer will not acknowledge a batch in time.
+func (f *fanOut) pass(ballot int, p string) {
+	// Cannot fail: the peer is one of the policy's.
+	_ = f.trackers[ballot].Record(p, quorum.Fail)
+}
+
+// packLeg encodes what a peer is sent: its lanes' batches, each after those that it misses. Peers that are sent the same share the bytes.
+func (f *fanOut) packLeg(ctx context.Context, l *leg, load []laneRange) error {
+	if len(load) == 0 {
+		for _, other := range f.legs {
+			if sameBallots(other.lanes, l.lanes) && len(other.pack.batches) == len(l.lanes) {
+				l.pack = other.pack
+				return nil
+			}
+		}
+	}
+	missed, err := f.store.loadRanges(ctx, load)
+	if err != nil {
+		return err
+	}
+	var batches []batch
+	for _, lane := range l.lanes {
+		b := f.batches[lane.ballot]
+		for _, m := range missed {
+			if m.Lane == b.Lane {
+				batches = append(batches, m)
+			}
+		}
+		batches = append(batches, b)
+	}
+	l.pack = pack(batches, f.cfg.SenderID, f.cfg.limits)
+	return nil
+}
+
+func sameBallots(a, b []legLane) bool {
+	return slices.EqualFunc(a, b, func(x, y legLane) bool { return x.ballot == y.ballot })
+}
+
+// send is the peer's part: its shipment, then the lanes that somebody else holds.
+func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
+	l := f.legs[p]
+	err := l.pack.send(ctx, f.cfg.FanOut, p)
+	for _, lane := range l.lanes {
+		l.results = append(l.results, legResult{legLane: lane, err: err, ours: true})
+	}
+	l.pushed.Store(true)
+	if len(l.waits) > 0 {
+		f.wait(ctx, l)
+	}
+	outcomes := make([]quorum.Outcome, len(f.trackers))
+	for i := range outcomes {
+		outcomes[i] = quorum.Fail // a lane that this peer has no part in is recorded already
+	}
+	for _, r := range l.results {
+		outcomes[r.ballot] = outcome(r.err)
+	}
+	return outcomes
+}
+
+// wait looks after lanes that somebody else was pushing until each is decided: the row is gone (the peer has all that was dispatched before, this batch
+// included), has been given back (then this fan-out pushes it from its cursor), is left alone for a while, is not needed any more, or the deadline has
+// come.
+func (f *fanOut) wait(ctx context.Context, l *leg) {
+	left := slices.Clone(l.waits)
+	ticker := time.NewTicker(awaitRow)
+	defer ticker.Stop()
+	for len(left) > 0 {
+		select {
+		case <-ctx.Done():
+			for _, lane := range left {
+				l.results = append(l.results, legResult{legLane: lane, err: context.Cause(ctx)})
+			}
+			return
+		case <-f.enough:
+			for _, lane := range left {
+				l.results = append(l.results, legResult{legLane: lane, err: errLeftAlone})
+			}
+			return
+		case <-ticker.C:
+		}
+		rows, err := f.store.cursors(ctx, l.peer)
+		if err != nil {
+			continue // the database is asked again until the deadline
+		}
+		left = slices.DeleteFunc(left, func(lane legLane) bool {
+			row, lagging := rows[peerLane{l.peer, f.batches[lane.ballot].Lane}]
+			switch {
+			case !lagging:
+				l.results = append(l.results, legResult{legLane: lane})
+				return true
+			case row.Held:
+				return false
+			}
+			l.results = append(l.results, f.takeOver(ctx, l.peer, lane, row))
+			return true
+		})
+	}
+}
+
+// errLeftAlone says that a lagging lane was given back and is not to be pushed now: it fails, and its retry looks after it.
+var errLeftAlone = errors.New("the peer is left alone after a failure")
+
+// takeOver pushes a lane that was given back, from its cursor.
+func (f *fanOut) takeOver(ctx context.Context, p string, lane legLane, row lag) legResult {
+	result := legResult{legLane: lane, err: errLeftAlone}
+	if !row.free() || row.Retry == 0 || row.Behind > pickUpLimit {
+		return result
+	}
+	b := f.batches[lane.ballot]
+	got, err := f.store.pickUp(ctx, f.token, []advance{{peerLane: row.peerLane, Cursor: b.Number}})
+	if err != nil || len(got) == 0 {
+		return result
+	}
+	result.ours = true
+	missed, err := f.store.loadRanges(ctx, []laneRange{{Lane: b.Lane, Cursor: got[row.peerLane].Cursor, Before: b.Number}})
+	if err == nil {
+		err = pack(append(missed, b), f.cfg.SenderID, f.cfg.limits).send(ctx, f.cfg.FanOut, p)
+	}
+	result.err = err
+	return result
+}
