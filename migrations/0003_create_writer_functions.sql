@@ -310,97 +310,97 @@ create function memory_write(
     p_expires_at timestamptz, p_entity_id text, p_persona_version integer, p_source_uri text, p_source_span jsonb,
     p_confidence_signals jsonb, p_confidence_decayed_at timestamptz, p_metadata jsonb, p_reflection_depth integer, p_memory_kind text,
     p_citations jsonb, p_confidence_source text, p_body text,
-    out entry bigint, out lane smallint, out action text, out created_at timestamptz, out updated_at timestamptz, out version bigint)
+    out entry bigint, out action text)
     language plpgsql
 as $$
 declare
-    v_now         timestamptz := clock_timestamp();
     v_old         memories%rowtype;
+    v_same        boolean;
+    v_lane        smallint := outbox_lane(p_namespace);
+    v_now         timestamptz := clock_timestamp();
+    v_created_at  timestamptz := coalesce(p_created_at, p_updated_at, v_now);
+    v_updated_at  timestamptz := coalesce(p_updated_at, greatest(v_now, v_created_at));
+    v_version     bigint := 1;
     v_after_lane  smallint;
     v_after_entry bigint;
-    v_same        boolean;
-    v_rows        integer;
 begin
-    created_at := coalesce(p_created_at, p_updated_at, v_now);
-    updated_at := coalesce(p_updated_at, greatest(v_now, created_at));
-    version := 1;
     loop
-        insert into memories (id, namespace, title, tier, content, tags, priority, confidence, source, access_count, created_at, updated_at,
-            last_accessed_at, expires_at, entity_id, persona_version, source_uri, source_span, confidence_signals, confidence_decayed_at,
-            metadata, reflection_depth, memory_kind, citations, confidence_source, version)
-        values (p_id, p_namespace, p_title, p_tier, p_content, p_tags, p_priority, p_confidence, p_source, p_access_count,
-            memory_write.created_at, memory_write.updated_at, p_last_accessed_at, p_expires_at, p_entity_id, p_persona_version, p_source_uri,
-            p_source_span, p_confidence_signals, p_confidence_decayed_at, p_metadata, p_reflection_depth, p_memory_kind, p_citations,
-            p_confidence_source, memory_write.version)
+        insert into memories (id, namespace, title, tier, content, tags, priority, confidence, source, access_count, created_at,
+            updated_at, last_accessed_at, expires_at, entity_id, persona_version, source_uri, source_span, confidence_signals,
+            confidence_decayed_at, metadata, reflection_depth, memory_kind, citations, confidence_source, version)
+        values (p_id, p_namespace, p_title, p_tier, p_content, p_tags, p_priority, p_confidence, p_source, p_access_count, v_created_at,
+            v_updated_at, p_last_accessed_at, p_expires_at, p_entity_id, p_persona_version, p_source_uri, p_source_span,
+            p_confidence_signals, p_confidence_decayed_at, p_metadata, p_reflection_depth, p_memory_kind, p_citations,
+            p_confidence_source, v_version)
         on conflict (id) do nothing;
-        get diagnostics v_rows = row_count;
-        if v_rows = 1 then
+        if found then
+            -- The row is locked, and a delete of the same id that the insert waited for is visible by now. One statement for the rest, because it
+            -- costs much less than three.
+            with buried as (
+                delete from tombstones t where t.id = p_id returning t.lane, t.entry
+            ), logged as (
+                insert into outbox (lane, namespace, kind, key, payload)
+                values (v_lane, p_namespace, 'store', p_id,
+                    (left(p_body, -1) || ',"created_at":"' || memory_time(v_created_at) || '","updated_at":"' || memory_time(v_updated_at)
+                        || '","version":' || v_version || '}')::json)
+                returning id, octet_length(payload::text) + octet_length(key) + 16 as bytes
+            )
+            insert into undispatched as u (lane, entry, bytes, after_lane, after_entry)
+            select v_lane, logged.id, logged.bytes, buried.lane, buried.entry
+            from logged
+            left join buried on buried.lane <> v_lane -- order within a lane is kept anyway
+            returning u.entry into memory_write.entry;
             action := 'inserted';
-            exit;
+            return;
         end if;
-
         select * into v_old from memories m where m.id = p_id for update;
-        continue when not found; -- deleted meanwhile by another transaction: it is an insert after all
-
-        if v_old.metadata ? 'agent_id' and v_old.metadata -> 'agent_id' is distinct from p_metadata -> 'agent_id' then
-            perform outbox_refuse('memory', 'metadata.agent_id', 'must stay what it was when the memory was first stored');
-        end if;
-        v_same := (v_old.namespace, v_old.title, v_old.tier, v_old.content, v_old.tags, v_old.priority, v_old.confidence, v_old.source,
-            v_old.access_count, v_old.last_accessed_at, v_old.expires_at, v_old.entity_id, v_old.persona_version, v_old.source_uri,
-            v_old.source_span, v_old.confidence_signals, v_old.confidence_decayed_at, v_old.metadata, v_old.reflection_depth,
-            v_old.memory_kind, v_old.citations, v_old.confidence_source)
-            is not distinct from
-            (p_namespace, p_title, p_tier, p_content, p_tags, p_priority, p_confidence, p_source, p_access_count, p_last_accessed_at,
-            p_expires_at, p_entity_id, p_persona_version, p_source_uri, p_source_span, p_confidence_signals, p_confidence_decayed_at,
-            p_metadata, p_reflection_depth, p_memory_kind, p_citations, p_confidence_source);
-        created_at := v_old.created_at;
-        if v_same then
-            action := 'unchanged';
-            updated_at := greatest(coalesce(p_updated_at, v_old.updated_at), v_old.updated_at);
-            version := v_old.version;
-        else
-            action := 'updated';
-            updated_at := greatest(coalesce(p_updated_at, v_now), v_old.updated_at + interval '1 microsecond');
-            version := v_old.version + 1;
-        end if;
-        update memories m set
-            namespace = p_namespace, title = p_title, tier = p_tier, content = p_content, tags = p_tags, priority = p_priority,
-            confidence = p_confidence, source = p_source, access_count = p_access_count, updated_at = memory_write.updated_at,
-            last_accessed_at = p_last_accessed_at, expires_at = p_expires_at, entity_id = p_entity_id, persona_version = p_persona_version,
-            source_uri = p_source_uri, source_span = p_source_span, confidence_signals = p_confidence_signals,
-            confidence_decayed_at = p_confidence_decayed_at, metadata = p_metadata, reflection_depth = p_reflection_depth,
-            memory_kind = p_memory_kind, citations = p_citations, confidence_source = p_confidence_source, version = memory_write.version
-        where m.id = p_id;
-
-        if (v_old.namespace, v_old.title) is distinct from (p_namespace, p_title) then
-            action := 'moved';
-            v_after_lane := outbox_lane(v_old.namespace);
-            v_after_entry := outbox_log(v_after_lane, v_old.namespace, 'delete', p_id, json_build_object('title', v_old.title), null, null);
-        end if;
-        exit;
+        exit when found;
+        -- Deleted meanwhile by another transaction: it is an insert after all.
     end loop;
 
-    lane := outbox_lane(p_namespace);
-    -- One statement for three rows: it costs a third of three. A tombstone exists only for an id that was deleted, so never for an update. The
-    -- id may have been deleted in another namespace: that delete must come first at every peer. Order within a lane is kept anyway.
-    with buried as (
-        delete from tombstones t where t.id = p_id returning t.lane, t.entry
-    ), logged as (
-        insert into outbox (lane, namespace, kind, key, payload)
-        values (memory_write.lane, p_namespace, 'store', p_id,
-            (left(p_body, -1) || ',"created_at":"' || memory_time(memory_write.created_at)
-                || '","updated_at":"' || memory_time(memory_write.updated_at) || '","version":' || memory_write.version || '}')::json)
-        returning id, octet_length(payload::text) + octet_length(key) + 16 as bytes
-    ), first as (
-        select b.lane, b.entry from buried b where b.lane <> memory_write.lane
-        union all
-        select v_after_lane, v_after_entry where v_after_lane <> memory_write.lane
-    )
-    insert into undispatched as u (lane, entry, bytes, after_lane, after_entry)
-    select memory_write.lane, logged.id, logged.bytes, first.lane, first.entry
-    from logged
-    left join first on true
-    returning u.entry into memory_write.entry;
+    if v_old.metadata ? 'agent_id' and v_old.metadata -> 'agent_id' is distinct from p_metadata -> 'agent_id' then
+        perform outbox_refuse('memory', 'metadata.agent_id', 'must stay what it was when the memory was first stored');
+    end if;
+    v_same := (v_old.namespace, v_old.title, v_old.tier, v_old.content, v_old.tags, v_old.priority, v_old.confidence, v_old.source,
+        v_old.access_count, v_old.last_accessed_at, v_old.expires_at, v_old.entity_id, v_old.persona_version, v_old.source_uri,
+        v_old.source_span, v_old.confidence_signals, v_old.confidence_decayed_at, v_old.metadata, v_old.reflection_depth,
+        v_old.memory_kind, v_old.citations, v_old.confidence_source)
+        is not distinct from
+        (p_namespace, p_title, p_tier, p_content, p_tags, p_priority, p_confidence, p_source, p_access_count, p_last_accessed_at,
+        p_expires_at, p_entity_id, p_persona_version, p_source_uri, p_source_span, p_confidence_signals, p_confidence_decayed_at,
+        p_metadata, p_reflection_depth, p_memory_kind, p_citations, p_confidence_source);
+    v_created_at := v_old.created_at;
+    if v_same then
+        action := 'unchanged';
+        v_updated_at := greatest(coalesce(p_updated_at, v_old.updated_at), v_old.updated_at);
+        v_version := v_old.version;
+    else
+        action := 'updated';
+        v_updated_at := greatest(coalesce(p_updated_at, v_now), v_old.updated_at + interval '1 microsecond');
+        v_version := v_old.version + 1;
+    end if;
+    update memories m set
+        namespace = p_namespace, title = p_title, tier = p_tier, content = p_content, tags = p_tags, priority = p_priority,
+        confidence = p_confidence, source = p_source, access_count = p_access_count, updated_at = v_updated_at,
+        last_accessed_at = p_last_accessed_at, expires_at = p_expires_at, entity_id = p_entity_id, persona_version = p_persona_version,
+        source_uri = p_source_uri, source_span = p_source_span, confidence_signals = p_confidence_signals,
+        confidence_decayed_at = p_confidence_decayed_at, metadata = p_metadata, reflection_depth = p_reflection_depth,
+        memory_kind = p_memory_kind, citations = p_citations, confidence_source = p_confidence_source, version = v_version
+    where m.id = p_id;
+
+    if (v_old.namespace, v_old.title) is distinct from (p_namespace, p_title) then
+        action := 'moved';
+        v_after_lane := outbox_lane(v_old.namespace);
+        v_after_entry := outbox_log(v_after_lane, v_old.namespace, 'delete', p_id, json_build_object('title', v_old.title), null, null);
+        if v_after_lane = v_lane then -- order within a lane is kept anyway
+            v_after_lane := null;
+            v_after_entry := null;
+        end if;
+    end if;
+    entry := outbox_log(v_lane, p_namespace, 'store', p_id,
+        (left(p_body, -1) || ',"created_at":"' || memory_time(v_created_at) || '","updated_at":"' || memory_time(v_updated_at)
+            || '","version":' || v_version || '}')::json,
+        v_after_lane, v_after_entry);
 end $$;
 -- +goose StatementEnd
 
