@@ -1,0 +1,61 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestConfigCheckCommand(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key := write("key", strings.Repeat("k", 32), 0o600)
+	open := write("open", "s3cr3t", 0o644)
+	short := write("short", "s3cr3t", 0o600)
+	const peerLines = `
+sender_id: host:test
+peers:
+  - {id: peer-a, url: "https://peer-a.example:9077"}
+  - {id: peer-b, url: "https://peer-b.example:9077"}
+`
+	runWorker(t, "postgres://u@127.0.0.1/db", peerLines+"signing_key_file: "+key, "", "config", "check").
+		want(t, exitOK, "the settings are good: 2 peers, quorum 2 of 3", "")
+	runWorker(t, "", "sender_id: host:test", "", "config", "check").want(t, exitOK, "note: no database is set", "")
+	runWorker(t, "", "sender_id: host:test", "", "config", "check").want(t, exitOK, "note: there are no peers", "")
+
+	// All problems of the values at once.
+	o := runWorker(t, "", "sender_id: system\nretry: {workers: 0}\nadmin: {listen: 0.0.0.0:80}\ncolour: red", "", "config", "check")
+	for _, want := range []string{"sender_id", "retry.workers", "admin.listen", "colour"} {
+		o.want(t, exitFailed, "", want)
+	}
+	// And all of the files that they name.
+	o = runWorker(t, "", peerLines+"signing_key_file: "+short+"\napi_key_file: "+open+"\ndatabase: {url_file: "+filepath.Join(dir, "none")+"}", "", "config", "check")
+	for _, want := range []string{"signing_key_file", "api key of peer peer-a", "api key of peer peer-b", "no such file"} {
+		o.want(t, exitFailed, "", want)
+	}
+	if strings.Contains(o.stderr, "s3cr3t") {
+		t.Errorf("the errors show a secret: %s", o.stderr)
+	}
+}
+
+func TestConfigPrintCommand(t *testing.T) {
+	t.Parallel()
+	o := runWorker(t, "postgres://u:s3cr3t@127.0.0.1/db", "sender_id: host:test", "", "config", "print")
+	o.want(t, exitOK, `sender_id: "host:test"`, "")
+	o.want(t, exitOK, "ack_timeout: 2s", "")
+	if strings.Contains(o.stdout, "s3cr3t") || !strings.Contains(o.stdout, "[redacted]") {
+		t.Errorf("the secret is not redacted: %s", o.stdout)
+	}
+	runWorker(t, "", "retry: {workers: 0}", "", "config", "print").want(t, exitFailed, "", "retry.workers")
+}

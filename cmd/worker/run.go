@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"quorumbox/internal/admin"
+	"quorumbox/internal/config"
+	"quorumbox/internal/peer"
+	"quorumbox/jobs"
+	"quorumbox/migrations"
+	"quorumbox/outbox"
+)
+
+// leaseMargin is by how much a dispatched batch stays leased beyond the ack timeout: half of it for a worker to take up the job, half of it to
+// record the verdict. It is most of what a takeover after a SIGKILL takes.
+const leaseMargin = 1500 * time.Millisecond
+
+func newRunCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Replicate until told to stop (SIGINT or SIGTERM)",
+		Long: `Replicate until told to stop. Any number of workers may run beside each other on one
+database. On SIGINT or SIGTERM a worker takes no more jobs, lets those that run end
+(jobs.soft_stop), and leaves the rest to the others.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			url, err := databaseURL(cfg)
+			if err != nil {
+				return err
+			}
+			if err := migrations.Check(ctx, url); err != nil {
+				return err
+			}
+			pool, err := openPool(ctx, url, cfg.Database.MaxConns, "quorumbox worker")
+			if err != nil {
+				return err
+			}
+			defer pool.Close()
+			w, err := newWorker(pool, cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			return w.run(ctx)
+		},
+	}
+}
+
+// worker is one member of the fleet: relay, sweeper and River client.
+type worker struct {
+	cfg     config.Config
+	logger  *slog.Logger
+	pool    *pgxpool.Pool
+	peers   map[string]*peer.Client
+	client  *river.Client[pgx.Tx]
+	relay   *outbox.Relay
+	sweeper *jobs.Sweeper
+	pages   *admin.Server // nil: none
+}
+
+func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*worker, error) {
+	w := &worker{cfg: cfg, logger: logger, pool: pool}
+	var err error
+	if w.peers, err = newPeers(cfg); err != nil {
+		return nil, err
+	}
+	policy, err := cfg.Policy()
+	if err != nil {
+		return nil, err
+	}
+	jobsConfig := jobs.Config{
+		SenderID: cfg.SenderID,
+		Peers:    cfg.PeerIDs(),
+		Policy:   policy,
+		FanOut: jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error {
+			return w.peers[id].Push(ctx, req)
+		}),
+		RetryPush: jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error {
+			return w.peers[id].Post(ctx, req)
+		}),
+		AckTimeout:         cfg.Quorum.AckTimeout,
+		Grace:              cfg.Quorum.Grace,
+		Lease:              cfg.Quorum.AckTimeout + leaseMargin,
+		Retry:              jobs.Schedule{Initial: cfg.Retry.Initial, Max: cfg.Retry.Max},
+		MaxItems:           cfg.FanOut.MaxItems,
+		MaxBytes:           cfg.FanOut.MaxBytes,
+		FanOutWorkers:      cfg.FanOut.Workers,
+		RetryWorkers:       cfg.Retry.Workers,
+		JobTimeout:         cfg.Jobs.Timeout,
+		RescueAfter:        cfg.Jobs.RescueAfter,
+		CompletedRetention: cfg.Jobs.CompletedRetention,
+		SoftStop:           cfg.Jobs.SoftStop,
+		Logger:             logger,
+	}
+	if w.client, err = jobs.NewClient(pool, jobsConfig); err != nil {
+		return nil, err
+	}
+	w.relay = outbox.NewRelay(pool, jobs.Enqueuer{Client: w.client}, outbox.RelayConfig{
+		Lease:    jobsConfig.Lease,
+		PollMin:  cfg.Relay.PollMin,
+		PollMax:  cfg.Relay.PollMax,
+		MaxItems: cfg.FanOut.MaxItems,
+		MaxBytes: cfg.FanOut.MaxBytes,
+		Logger:   logger,
+	})
+	w.sweeper = jobs.NewSweeper(pool, w.client, jobsConfig)
+	if cfg.Admin.Listen != "" {
+		if w.pages, err = admin.New(admin.Config{Pool: pool, Client: w.client, Logger: logger, Listen: cfg.Admin.Listen}); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// run works until ctx ends and everything it started has ended.
+func (w *worker) run(ctx context.Context) error {
+	defer func() {
+		for _, p := range w.peers {
+			p.CloseIdle()
+		}
+	}()
+	if err := jobs.RegisterPeers(ctx, w.pool, w.cfg.PeerIDs()); err != nil {
+		return err
+	}
+	// River stops by its own rules when ctx ends, so that running jobs may finish.
+	if err := w.client.Start(ctx); err != nil {
+		return fmt.Errorf("start River: %w", err)
+	}
+	policy, _ := w.cfg.Policy() // checked by newWorker
+	w.logger.InfoContext(ctx, "worker started",
+		slog.String("sender_id", w.cfg.SenderID), slog.Int("peers", len(w.cfg.Peers)), slog.String("quorum", policy.String()))
+
+	var loops errgroup.Group
+	loops.Go(func() error { return w.relay.Run(ctx) })
+	loops.Go(func() error { return w.sweeper.Run(ctx) })
+	if w.pages != nil {
+		loops.Go(func() error { w.servePages(ctx); return nil })
+	}
+	err := loops.Wait()
+	<-w.client.Stopped()
+	w.logger.InfoContext(context.WithoutCancel(ctx), "worker stopped", slog.Any("cause", context.Cause(ctx)))
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// servePages serves the operator's pages. A worker that cannot, because another one on this machine has the port, replicates all the same.
+func (w *worker) servePages(ctx context.Context) {
+	if err := w.pages.Run(ctx); err != nil {
+		w.logger.WarnContext(ctx, "pages not served: choose another address with admin.listen, or none to turn them off",
+			slog.String("listen", w.cfg.Admin.Listen), slog.String("error", err.Error()))
+	}
+}
