@@ -57,16 +57,13 @@ const (
 
 // Await returns the verdict of entries that have been committed. It looks again and again, every 1 ms at first and every 100 ms in the end,
 // until all of them are decided, and needs no worker in this process. When ctx ends first it returns the verdict of those that are
-// decided and ctx's cause; nothing is lost by that. [ErrUnknownEntry] if one is not there.
+// decided and ctx's cause; nothing is lost by that. [ErrUnknownEntry] as soon as it finds one that is not there, which is checked for the entry of
+// the lowest id first.
 func Await(ctx context.Context, db Querier, entries ...EntryID) (Verdict, error) {
 	v := Verdict{NotMet: map[Reason]int{}}
 	left := slices.Clone(entries)
 	slices.Sort(left)
 	left = slices.Compact(left)
-	if err := known(ctx, db, left); err != nil {
-		return v, fmt.Errorf("outbox: await: %w", err)
-	}
-
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for start := time.Now(); ; {
@@ -92,56 +89,41 @@ func Await(ctx context.Context, db Querier, entries ...EntryID) (Verdict, error)
 	}
 }
 
-func known(ctx context.Context, db Querier, ids []EntryID) error {
-	rows, err := db.Query(ctx, `
-		select e.id
-		from unnest($1::bigint[]) e (id)
-		where not exists (select from outbox o where o.id = e.id)
-		order by e.id
-		limit 1`, ids)
-	if err != nil {
-		return err
-	}
-	missing, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return err
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("entry %d: %w", missing[0], ErrUnknownEntry)
-	}
-	return nil
-}
-
 // look counts the decided ones of ids and returns them.
 func (v *Verdict) look(ctx context.Context, db Querier, ids []EntryID) (map[EntryID]bool, error) {
 	// The index batches_last_entry serves this: ranges of a lane's batches overlap by a few entries only.
 	rows, err := db.Query(ctx, `
-		select e.id, b.verdict, b.reason
+		select e.id, o.id is not null, coalesce(b.verdict, 'pending'), coalesce(b.reason, '')
 		from unnest($1::bigint[]) e (id)
-		join outbox o on o.id = e.id
-		cross join lateral (
+		left join outbox o on o.id = e.id
+		left join lateral (
 			select b.verdict, b.reason
 			from batches b
 			where b.lane = o.lane and b.last_entry >= e.id and b.first_entry <= e.id and e.id = any (b.entries)
 			order by b.last_entry
 			limit 1
-		) b
-		where b.verdict <> 'pending'`, ids)
+		) b on true
+		order by e.id`, ids)
 	if err != nil {
 		return nil, err
 	}
 	decided := make(map[EntryID]bool, len(ids))
 	var (
 		id      EntryID
+		known   bool
 		verdict string
 		reason  Reason
 	)
-	_, err = pgx.ForEachRow(rows, []any{&id, &verdict, &reason}, func() error {
-		decided[id] = true
-		if verdict == "met" {
+	_, err = pgx.ForEachRow(rows, []any{&id, &known, &verdict, &reason}, func() error {
+		switch {
+		case !known:
+			return fmt.Errorf("entry %d: %w", id, ErrUnknownEntry)
+		case verdict == "met":
 			v.Met++
-		} else {
+			decided[id] = true
+		case verdict == "not_met":
 			v.NotMet[reason]++
+			decided[id] = true
 		}
 		return nil
 	})
