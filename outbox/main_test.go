@@ -1,16 +1,9 @@
 package outbox_test
 
 import (
-	"context"
 	"testing"
 
 	"quorumbox/internal/pgtest"
-	"quorumbox/migrations"
 )
 
-func TestMain(m *testing.M) {
-	pgtest.Main(m, pgtest.WithTemplate("outbox", func(ctx context.Context, url string) error {
-		_, err := migrations.Up(ctx, url)
-		return err
-	}), pgtest.WithLeakCheck())
-}
+func TestMain(m *testing.M) { pgtest.Main(m, pgtest.Migrated(), pgtest.WithLeakCheck()) }

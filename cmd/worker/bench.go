@@ -96,11 +96,7 @@ func newBenchPlainWorkerCommand() *cobra.Command {
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			cfg, err := loadConfig(cmd)
-			if err != nil {
-				return err
-			}
-			url, err := databaseURL(cfg)
+			cfg, url, err := loadWithDatabase(cmd)
 			if err != nil {
 				return err
 			}

@@ -57,11 +57,7 @@ exits with 1 if there was one, or, with --await, if an entry did not reach its q
 
 func runImport(cmd *cobra.Command, path string, flags importFlags) error {
 	ctx := cmd.Context()
-	cfg, err := loadConfig(cmd)
-	if err != nil {
-		return err
-	}
-	url, err := databaseURL(cfg)
+	_, url, err := loadWithDatabase(cmd)
 	if err != nil {
 		return err
 	}

@@ -2,13 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"strings"
 	"testing"
 
 	"quorumbox/internal/pgtest"
-	"quorumbox/migrations"
 )
 
 func TestMain(m *testing.M) {
@@ -21,10 +19,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
-	pgtest.Main(m, pgtest.WithTemplate("migrated", func(ctx context.Context, url string) error {
-		_, err := migrations.Up(ctx, url)
-		return err
-	}))
+	pgtest.Main(m, pgtest.Migrated())
 }
 
 // outcome is what one run of the program left behind.

@@ -27,11 +27,7 @@ func newMigrateUpCommand() *cobra.Command {
 		Short: "Apply all pending migrations, River's and ours; safe to run in several processes at once",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(cmd)
-			if err != nil {
-				return err
-			}
-			url, err := databaseURL(cfg)
+			_, url, err := loadWithDatabase(cmd)
 			if err != nil {
 				return err
 			}
@@ -54,11 +50,7 @@ func newMigrateStatusCommand() *cobra.Command {
 		Short: "List the migrations and which of them are pending",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(cmd)
-			if err != nil {
-				return err
-			}
-			url, err := databaseURL(cfg)
+			_, url, err := loadWithDatabase(cmd)
 			if err != nil {
 				return err
 			}

@@ -1,18 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"quorumbox/internal/refpeer"
+	"quorumbox/internal/secret"
 )
 
 // peerFlags are the flags of the command peer.
@@ -106,13 +105,11 @@ func (f peerFlags) config() (refpeer.Config, error) {
 		return cfg, errors.New("--require-enrollment needs signatures: leave out --no-require-sig")
 	}
 	if f.apiKeyFile != "" {
-		key, err := os.ReadFile(f.apiKeyFile)
+		key, err := secret.ReadFile(f.apiKeyFile)
 		if err != nil {
-			return cfg, fmt.Errorf("read api key: %w", err)
+			return cfg, fmt.Errorf("--api-key-file: %w", err)
 		}
-		if cfg.APIKey = string(bytes.TrimSpace(key)); cfg.APIKey == "" {
-			return cfg, fmt.Errorf("the api key file %s is empty: write the key into it", f.apiKeyFile)
-		}
+		cfg.APIKey = key.Reveal()
 	}
 	faults, err := refpeer.ParseFaults([]byte(f.faults))
 	if err != nil {

@@ -35,11 +35,7 @@ database. On SIGINT or SIGTERM a worker takes no more jobs, lets those that run 
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			cfg, err := loadConfig(cmd)
-			if err != nil {
-				return err
-			}
-			url, err := databaseURL(cfg)
+			cfg, url, err := loadWithDatabase(cmd)
 			if err != nil {
 				return err
 			}

@@ -14,33 +14,33 @@ import (
 
 	"quorumbox/internal/config"
 	"quorumbox/internal/peer"
+	"quorumbox/internal/secret"
 )
 
 const configFlag = "config"
 
-// loadConfig reads the settings of a command and checks them.
+// loadConfig reads the settings of a command, checked.
 func loadConfig(cmd *cobra.Command) (config.Config, error) {
 	path, err := cmd.Flags().GetString(configFlag)
 	if err != nil {
 		return config.Config{}, err
 	}
-	cfg, err := config.Load(path, os.Environ())
-	if err != nil {
-		return config.Config{}, err
-	}
-	return cfg, cfg.Validate()
+	return config.Load(path, os.Environ())
 }
 
-// databaseURL returns the connection string, which is a secret.
-func databaseURL(cfg config.Config) (string, error) {
-	secret, err := cfg.Database.ConnString()
+// loadWithDatabase is loadConfig for a command that needs a database. url is the connection string, which is a secret.
+func loadWithDatabase(cmd *cobra.Command) (cfg config.Config, url string, err error) {
+	if cfg, err = loadConfig(cmd); err != nil {
+		return cfg, "", err
+	}
+	conn, err := cfg.Database.ConnString()
 	if err != nil {
-		return "", err
+		return cfg, "", err
 	}
-	if secret.Reveal() == "" {
-		return "", errors.New("no database: set DATABASE_URL or database.url (or see `worker demo`, which brings its own)")
+	if conn.IsZero() {
+		return cfg, "", errors.New("no database: set DATABASE_URL or database.url (or see `worker demo`, which brings its own)")
 	}
-	return secret.Reveal(), nil
+	return cfg, conn.Reveal(), nil
 }
 
 func newLogger(cfg config.Log, w io.Writer) *slog.Logger {
@@ -97,7 +97,7 @@ func newPeers(cfg config.Config) (map[string]*peer.Client, error) {
 		c := common
 		c.ID, c.URL, c.AllowNets, c.MaxConns = p.ID, p.URL, p.Allow, p.Connections
 		if file := cfg.APIKeyFileOf(p); file != "" {
-			key, err := peer.LoadSecret(file)
+			key, err := secret.ReadFile(file)
 			if err != nil {
 				problems = append(problems, fmt.Errorf("api key of peer %s: %w", p.ID, err))
 			}

@@ -63,11 +63,7 @@ func runStatus(cmd *cobra.Command, flags statusFlags) error {
 	case flags.interval < 100*time.Millisecond:
 		return &usageError{errors.New("--interval must be 100ms or more"), cmd.CommandPath()}
 	}
-	cfg, err := loadConfig(cmd)
-	if err != nil {
-		return err
-	}
-	url, err := databaseURL(cfg)
+	_, url, err := loadWithDatabase(cmd)
 	if err != nil {
 		return err
 	}

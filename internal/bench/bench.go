@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"quorumbox/internal/localpg"
+	"quorumbox/internal/refpeer"
 )
 
 // Scenario is one thing that is measured.
@@ -159,7 +160,8 @@ func (b *bench) open(ctx context.Context) (err error) {
 		return err
 	}
 	if b.cfg.Signing == Signed {
-		if b.signingKey, b.keysDir, err = makeKeys(b.dir); err != nil {
+		b.signingKey, b.keysDir = filepath.Join(b.dir, "bench.priv"), filepath.Join(b.dir, "enrolled")
+		if err := refpeer.Enroll(b.keysDir, senderID, b.signingKey); err != nil {
 			return err
 		}
 	}

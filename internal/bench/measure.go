@@ -115,7 +115,7 @@ func (s *stack) throughput(ctx context.Context, sample *Sample, do write, done s
 	if done == "" {
 		return nil
 	}
-	if peak, err := peakRSS(s.worker.pid()); err == nil { // not told by every system
+	if peak, err := peakRSS(s.worker.Pid()); err == nil { // not told by every system
 		sample.WorkerPeak = peak
 	}
 	err = s.pool.QueryRow(ctx, `
@@ -195,10 +195,10 @@ func (s *stack) usage(ctx context.Context) (usage, error) {
 		u.postgres, _ = serverCPUTime(s.server.Pid())
 	}
 	if s.worker != nil {
-		u.worker, _ = cpuTime(s.worker.pid())
+		u.worker, _ = cpuTime(s.worker.Pid())
 	}
 	for _, p := range s.peers {
-		t, _ := cpuTime(p.pid())
+		t, _ := cpuTime(p.Pid())
 		u.peers += t
 	}
 	return u, nil

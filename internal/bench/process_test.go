@@ -25,11 +25,11 @@ func TestProcessFirstLineAndStop(t *testing.T) {
 	if err := p.alive(); err != nil {
 		t.Errorf("got %v, want a living child", err)
 	}
-	p.stop()
+	p.stop(t.Context())
 	if err := p.alive(); err == nil {
 		t.Error("got a living child after stop")
 	}
-	p.stop() // does nothing
+	p.stop(t.Context()) // does nothing
 }
 
 func TestProcessThatEndsSaysWhy(t *testing.T) {
@@ -47,7 +47,7 @@ func TestProcessDoesNotInheritSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.stop()
+	p.stop(t.Context())
 	if line != "[]" {
 		t.Errorf("got %q, want neither setting", line)
 	}

@@ -5,8 +5,6 @@ package bench
 import (
 	"bufio"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,7 +41,7 @@ type stack struct {
 func (b *bench) withStack(ctx context.Context, scenario Scenario, do func(*stack) error) error {
 	return b.withDatabase(ctx, func(url string) (err error) {
 		s := &stack{bench: b, url: url}
-		defer s.close()
+		defer s.close(ctx)
 		if s.dir, err = os.MkdirTemp(b.dir, string(scenario)+"-"); err != nil {
 			return err
 		}
@@ -94,12 +92,12 @@ func withDatabaseName(serverURL, name string) (string, error) {
 	return u.String(), nil
 }
 
-func (s *stack) close() {
+func (s *stack) close(ctx context.Context) {
 	if s.worker != nil {
-		s.worker.stop()
+		s.worker.stop(ctx)
 	}
 	for _, p := range s.peers {
-		p.stop()
+		p.stop(ctx)
 	}
 	if s.pool != nil {
 		s.pool.Close()
@@ -171,22 +169,6 @@ func (s *stack) startWorker(scenario Scenario) error {
 		env: []string{"DATABASE_URL=" + s.url}, log: filepath.Join(s.dir, "worker.log"),
 	}.start("worker")
 	return err
-}
-
-// makeKeys makes a key pair in dir: the path of the seed, and the folder in which the peers find the public key.
-func makeKeys(dir string) (seed, enrolled string, err error) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return "", "", err
-	}
-	enrolled = filepath.Join(dir, "enrolled")
-	if err := os.Mkdir(enrolled, 0o700); err != nil {
-		return "", "", err
-	}
-	seed = filepath.Join(dir, "bench.priv")
-	return seed, enrolled, errors.Join(
-		os.WriteFile(seed, private.Seed(), 0o600),
-		os.WriteFile(filepath.Join(enrolled, senderID+".pub"), public, 0o600))
 }
 
 // verify returns an error unless every peer holds exactly the memories of the table, by id.

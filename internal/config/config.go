@@ -5,12 +5,14 @@
 package config
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
 	"time"
 
+	"quorumbox/internal/secret"
 	"quorumbox/quorum"
 )
 
@@ -46,7 +48,7 @@ type Config struct {
 // Database says where the tables are. URL and URLFile are alternatives: [Database.ConnString] reads the one that is set.
 type Database struct {
 	// URL is a postgres:// URL or a keyword=value string. Empty, with URLFile empty too: none.
-	URL Secret `koanf:"url" doc:"Postgres connection URL; the environment variable DATABASE_URL is another name for it; required, here or as url_file"`
+	URL secret.Secret `koanf:"url" doc:"Postgres connection URL; the environment variable DATABASE_URL is another name for it; required, here or as url_file"`
 	// URLFile is the path of a file that holds the URL, with mode 0600.
 	URLFile string `koanf:"url_file" doc:"file with the connection URL, mode 0600, in place of url"`
 	// MaxConns is the size of the pool. 4 to 500.
@@ -210,11 +212,15 @@ func (c Config) APIKeyFileOf(p Peer) string {
 // BaseURL returns the peer's URL without trailing slashes: what request paths are appended to.
 func (p Peer) BaseURL() string { return strings.TrimRight(p.URL, "/") }
 
-// ConnString returns the connection string, read from URLFile if that is set ([ReadSecretFile]). It is empty if neither
-// is set.
-func (d Database) ConnString() (Secret, error) {
+// ConnString returns the connection string, read from URLFile if that is set ([secret.ReadFile]). It is empty if
+// neither is set.
+func (d Database) ConnString() (secret.Secret, error) {
 	if d.URLFile == "" {
 		return d.URL, nil
 	}
-	return ReadSecretFile(d.URLFile)
+	text, err := secret.ReadFile(d.URLFile)
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("config: database.url_file: %w", err)
+	}
+	return text, nil
 }

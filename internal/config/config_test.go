@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"quorumbox/internal/config"
+	"quorumbox/internal/secret"
 	"quorumbox/quorum"
 )
 
@@ -215,7 +216,7 @@ func TestDatabaseURL(t *testing.T) {
 
 func TestConnString(t *testing.T) {
 	t.Parallel()
-	if got, err := (config.Database{URL: config.NewSecret("postgres://a")}).ConnString(); err != nil || got.Reveal() != "postgres://a" {
+	if got, err := (config.Database{URL: secret.New("postgres://a")}).ConnString(); err != nil || got.Reveal() != "postgres://a" {
 		t.Errorf("url: got %q, %v", got.Reveal(), err)
 	}
 	path := filepath.Join(t.TempDir(), "url")

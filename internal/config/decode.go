@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"quorumbox/internal/secret"
 	"quorumbox/quorum"
 )
 
@@ -143,12 +144,12 @@ func set(target, raw any) error {
 		if n, ok := raw.(int); ok {
 			raw = strconv.Itoa(n)
 		}
-	case *Secret:
+	case *secret.Secret:
 		text, ok := raw.(string)
 		if !ok {
 			return errors.New("is not text: put it in quotes")
 		}
-		*target = NewSecret(text)
+		*target = secret.New(text)
 		return nil
 	}
 	text, ok := raw.(string)

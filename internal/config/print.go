@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"quorumbox/internal/secret"
 	"quorumbox/quorum"
 )
 
@@ -64,7 +65,7 @@ func envName(key string) string {
 	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
 }
 
-// Print writes every setting as a YAML file that [Load] reads, with secrets as [Redacted] (they have to be filled in
+// Print writes every setting as a YAML file that [Load] reads, with secrets as [secret.Redacted] (they have to be filled in
 // again). Files that hold secrets are named, not opened.
 func (c Config) Print(w io.Writer) error {
 	var b strings.Builder
@@ -103,11 +104,11 @@ func printSection(b *strings.Builder, section reflect.Value, indent string) {
 // scalar returns a setting as it is written in YAML.
 func scalar(value any) string {
 	switch value := value.(type) {
-	case Secret:
+	case secret.Secret:
 		if value.IsZero() {
 			return `""`
 		}
-		return strconv.Quote(Redacted)
+		return strconv.Quote(secret.Redacted)
 	case string:
 		return strconv.QuoteToASCII(value) // Go's escapes are all YAML's too (YAML 1.2.2, 5.7)
 	case int:

@@ -2,18 +2,15 @@ package demo
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"quorumbox/internal/localpg"
+	"quorumbox/internal/scratch"
 )
 
 const (
@@ -49,7 +46,7 @@ func (s *stage) makeScratch(ctx context.Context, admin string) (string, error) {
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
 	dropAbandoned(ctx, conn)
 
-	name := fmt.Sprintf("%s%x_%s", databasePrefix, time.Now().Unix(), strings.ToLower(rand.Text()[:8]))
+	name := scratch.Name(databasePrefix, "db")
 	_, err = conn.Exec(ctx, `create database `+pgx.Identifier{name}.Sanitize()+` template template0 encoding 'UTF8'`)
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == insufficientPrivilege {
 		return "", fmt.Errorf("the user that DATABASE_URL names may not create databases, and the demo touches no existing one: "+
@@ -61,7 +58,7 @@ func (s *stage) makeScratch(ctx context.Context, admin string) (string, error) {
 		return "", fmt.Errorf("create database %s: %w", name, err)
 	}
 	s.show.event("database", "made %s on the server that DATABASE_URL names; it is dropped at the end", name)
-	return withDatabase(admin, name), nil
+	return scratch.URL(admin, name), nil
 }
 
 const insufficientPrivilege = "42501"
@@ -90,32 +87,9 @@ func dropAbandoned(ctx context.Context, conn *pgx.Conn) {
 		return
 	}
 	for _, name := range names {
-		if isAbandoned(name, time.Now()) {
+		if scratch.IsAbandoned(name, databasePrefix, abandonedAge, time.Now()) {
 			// Without force: it fails if somebody has connected meanwhile.
 			_, _ = conn.Exec(ctx, `drop database if exists `+pgx.Identifier{name}.Sanitize())
 		}
 	}
-}
-
-// isAbandoned says whether the name is one of makeScratch from longer ago than abandonedAge.
-func isAbandoned(name string, now time.Time) bool {
-	stamp, _, ok := strings.Cut(strings.TrimPrefix(name, databasePrefix), "_")
-	if !ok || !strings.HasPrefix(name, databasePrefix) {
-		return false
-	}
-	made, err := strconv.ParseInt(stamp, 16, 64)
-	return err == nil && now.Sub(time.Unix(made, 0)) > abandonedAge
-}
-
-// withDatabase replaces the database of a connection string, which is an URL or a list of key=value.
-func withDatabase(connString, database string) string {
-	if u, err := url.Parse(connString); err == nil && strings.HasPrefix(u.Scheme, "postgres") {
-		u.Path = "/" + database
-		query := u.Query()
-		query.Del("dbname") // it would win over the path
-		query.Del("database")
-		u.RawQuery = query.Encode()
-		return u.String()
-	}
-	return connString + " dbname=" + database // the last of several wins
 }

@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"quorumbox/internal/config"
 	"quorumbox/internal/pgtest"
+	"quorumbox/internal/secret"
 )
 
 func exists(t *testing.T, conn *pgx.Conn, database string) bool {
@@ -34,7 +34,7 @@ func connect(t *testing.T, url string) *pgx.Conn {
 }
 
 func testStage(url string) *stage {
-	return &stage{cfg: Config{DatabaseURL: config.NewSecret(url)}, show: newScreen(io.Discard, Lines)}
+	return &stage{cfg: Config{DatabaseURL: secret.New(url)}, show: newScreen(io.Discard, Lines)}
 }
 
 func TestScratchDatabase(t *testing.T) {
@@ -98,51 +98,5 @@ func TestScratchDatabaseRefusals(t *testing.T) {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-func TestWithDatabase(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct{ in, want string }{
-		"URL":                         {"postgres://u:p@h:1/a?sslmode=disable", "postgres://u:p@h:1/new?sslmode=disable"},
-		"URL without a database":      {"postgresql://h", "postgresql://h/new"},
-		"URL with another name of it": {"postgres://h/a?dbname=b&x=y", "postgres://h/new?x=y"},
-		"keywords":                    {"host=h dbname=a", "host=h dbname=a dbname=new"},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := withDatabase(test.in, "new")
-			if got != test.want {
-				t.Errorf("got %s, want %s", got, test.want)
-			}
-			parsed, err := pgx.ParseConfig(got)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if parsed.Database != "new" {
-				t.Errorf("pgx reads database %q, want new", parsed.Database)
-			}
-		})
-	}
-}
-
-func TestIsAbandoned(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1_800_000_000, 0)
-	tests := map[string]struct {
-		name string
-		want bool
-	}{
-		"old":                {fmt.Sprintf("quorumbox_demo_%x_abc", now.Add(-2*time.Hour).Unix()), true},
-		"young":              {fmt.Sprintf("quorumbox_demo_%x_abc", now.Add(-time.Minute).Unix()), false},
-		"without a time":     {"quorumbox_demo_mine", false},
-		"with no such time":  {"quorumbox_demo_xyz_abc", false},
-		"another database's": {fmt.Sprintf("other_%x_abc", now.Add(-2*time.Hour).Unix()), false},
-	}
-	for name, test := range tests {
-		if got := isAbandoned(test.name, now); got != test.want {
-			t.Errorf("%s: got %t, want %t", name, got, test.want)
-		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quorumbox/internal/config"
+	"quorumbox/internal/secret"
 )
 
 const (
@@ -42,7 +43,7 @@ const (
 type Config struct {
 	// DatabaseURL is a server on which the demo makes a database of its own, which it drops at the end. Nothing else there is touched.
 	// Empty: a Postgres server of its own ([quorumbox/internal/localpg]).
-	DatabaseURL config.Secret
+	DatabaseURL secret.Secret
 
 	// File holds the memories as JSON lines. Empty: the sample that comes with the program.
 	File string

@@ -13,6 +13,7 @@ import (
 
 	"quorumbox/internal/config"
 	"quorumbox/internal/pgtest"
+	"quorumbox/internal/secret"
 )
 
 func TestConfigRefusals(t *testing.T) {
@@ -55,7 +56,7 @@ func TestRunWithoutWorker(t *testing.T) {
 	errBroken := errors.New("broken")
 	var out bytes.Buffer
 	summary, err := Run(t.Context(), Config{
-		DatabaseURL: config.NewSecret(url),
+		DatabaseURL: secret.New(url),
 		Executable:  os.Args[0],
 		Out:         &out,
 		Worker: func(ctx context.Context, _ string, cfg config.Config, logger *slog.Logger) error {

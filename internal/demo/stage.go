@@ -3,8 +3,6 @@ package demo
 import (
 	"cmp"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,7 +17,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"quorumbox/internal/child"
 	"quorumbox/internal/config"
+	"quorumbox/internal/refpeer"
 	"quorumbox/migrations"
 )
 
@@ -126,17 +126,8 @@ func (s *stage) openPool(ctx context.Context, url string) error {
 // startPeers starts the peers, who know the writer's key and refuse pushes without its signature.
 func (s *stage) startPeers(ctx context.Context) error {
 	keys := filepath.Join(s.dir, "keys")
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return fmt.Errorf("make a signing key: %w", err)
-	}
-	err = errors.Join(
-		os.Mkdir(keys, 0o700),
-		os.WriteFile(filepath.Join(keys, senderID+".pub"), public, 0o600),
-		os.WriteFile(s.signingKey(), private.Seed(), 0o600),
-	)
-	if err != nil {
-		return fmt.Errorf("write a signing key: %w", err)
+	if err := refpeer.Enroll(keys, senderID, s.signingKey()); err != nil {
+		return err
 	}
 	var pids []string
 	for _, id := range peerIDs() {
@@ -147,7 +138,7 @@ func (s *stage) startPeers(ctx context.Context) error {
 			keys:       keys,
 			logPath:    filepath.Join(s.dir, id+".log"),
 		}
-		s.onClose("stop "+id, p.stop)
+		s.onClose("stop "+id, func(ctx context.Context) error { p.stop(ctx); return nil })
 		if err := p.startOnFreePort(ctx); err != nil {
 			return err
 		}
@@ -261,7 +252,7 @@ func (s *stage) explain(err error) error {
 	if s.dir == "" {
 		return err
 	}
-	if tail := logTail(filepath.Join(s.dir, workerLog)); tail != "" {
+	if tail := child.LogTail(filepath.Join(s.dir, workerLog)); tail != "" {
 		return fmt.Errorf("%w\nthe worker's log ends:\n%s", err, tail)
 	}
 	return err

@@ -8,16 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
-	"net"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"quorumbox/internal/child"
 )
 
 // pingTimeout bounds one try to reach a starting server; a busy machine may need seconds to fork a backend.
@@ -75,7 +74,7 @@ func (s *Server) initdb(ctx context.Context, durability Durability) error {
 func (s *Server) launchOnSomePort(ctx context.Context, wanted int) error {
 	for range portTries {
 		if wanted == 0 {
-			port, err := freePort(ctx)
+			port, err := child.FreePort(ctx)
 			if err != nil {
 				return err
 			}
@@ -105,7 +104,7 @@ func (s *Server) launch(ctx context.Context) error {
 	// The server must not end with ctx: it lives until Stop.
 	cmd := s.command(context.WithoutCancel(ctx), "postgres", "-D", s.folder.dataPath())
 	cmd.Stdout, cmd.Stderr = log, log
-	p, err := startProcess(cmd, s.folder.deathSignal())
+	p, err := child.Start(cmd, s.folder.deathSignal())
 	if err != nil {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
@@ -115,7 +114,7 @@ func (s *Server) launch(ctx context.Context) error {
 		fmt.Errorf("server gave no answer for %s: %w", StartTimeout, context.DeadlineExceeded))
 	defer cancel()
 	if err := s.awaitReady(ctx, p); err != nil {
-		p.kill()
+		kill(p)
 		tail := s.folder.logSince(offset)
 		if strings.Contains(tail, "Address already in use") {
 			return fmt.Errorf("port %d: %w", s.port, errPortTaken)
@@ -123,12 +122,12 @@ func (s *Server) launch(ctx context.Context) error {
 		return fmt.Errorf("%w; its log ends: %s", err, lastLines(tail))
 	}
 	s.logger.InfoContext(ctx, "local postgres started", slog.String("version", s.bin.version), slog.Int("port", s.port),
-		slog.Int("pid", p.pid), slog.String("dir", s.folder.path), slog.Duration("elapsed", time.Since(begin)))
+		slog.Int("pid", p.Pid()), slog.String("dir", s.folder.path), slog.Duration("elapsed", time.Since(begin)))
 	return nil
 }
 
 // awaitReady polls until the server answers a query, dies, or ctx ends.
-func (s *Server) awaitReady(ctx context.Context, p *process) error {
+func (s *Server) awaitReady(ctx context.Context, p *child.Process) error {
 	tick := time.NewTicker(20 * time.Millisecond) // a new server is up in 50 to 200 ms
 	defer tick.Stop()
 	for {
@@ -137,8 +136,8 @@ func (s *Server) awaitReady(ctx context.Context, p *process) error {
 			return nil
 		}
 		select {
-		case <-p.exited:
-			return fmt.Errorf("server ended while starting: %w", p.err)
+		case <-p.Exited():
+			return fmt.Errorf("server ended while starting: %w", p.Err())
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the server: %w (last answer: %w)", context.Cause(ctx), err)
 		case <-tick.C:
@@ -146,8 +145,15 @@ func (s *Server) awaitReady(ctx context.Context, p *process) error {
 	}
 }
 
+// kill ends the server with everything it started, and waits until it is gone.
+func kill(p *child.Process) {
+	ctx, cancel := context.WithTimeout(context.Background(), killGrace)
+	defer cancel()
+	p.Stop(ctx, syscall.SIGQUIT) // it takes its own children with it; after a SIGKILL they notice, and end
+}
+
 // pingWhileAlive pings, and gives up when the process ends: if its port is in use, somebody else may let us wait for ever.
-func (s *Server) pingWhileAlive(ctx context.Context, p *process) error {
+func (s *Server) pingWhileAlive(ctx context.Context, p *child.Process) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	answer := make(chan error, 1) // one send; never blocks
@@ -155,7 +161,7 @@ func (s *Server) pingWhileAlive(ctx context.Context, p *process) error {
 	select {
 	case err := <-answer:
 		return err
-	case <-p.exited:
+	case <-p.Exited():
 		cancel()
 		return <-answer
 	}
@@ -188,28 +194,6 @@ func programEnv() []string {
 		}
 	}
 	return env
-}
-
-// freePort picks a random port that nobody listens on, below the range that systems use for outgoing connections (from 32768
-// on Linux, from 49152 elsewhere).
-func freePort(ctx context.Context) (int, error) {
-	const low, high = 20000, 32000
-	var last error
-	for range 100 {
-		n, err := rand.Int(rand.Reader, big.NewInt(high-low))
-		if err != nil {
-			return 0, fmt.Errorf("pick a port: %w", err)
-		}
-		port := low + int(n.Int64())
-		var config net.ListenConfig
-		listener, err := config.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			last = err
-			continue
-		}
-		return port, listener.Close()
-	}
-	return 0, fmt.Errorf("find a free port from %d to %d: %w", low, high, last)
 }
 
 // lastLines is the end of a program's output, on one line, short enough for an error.

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"quorumbox/internal/child"
 )
 
 const (
@@ -84,7 +86,7 @@ type Server struct {
 
 	turn    chan struct{} // holds a token while nobody changes the state; capacity 1
 	stopped bool          // owned by the holder of the token
-	proc    atomic.Pointer[process]
+	proc    atomic.Pointer[child.Process]
 }
 
 // Start creates the data folder if it is new, starts the server and returns when it accepts connections. It returns an error
@@ -145,10 +147,10 @@ func (s *Server) URL(database string) string {
 // Pid is the process id of the server, 0 while it is down.
 func (s *Server) Pid() int {
 	p := s.proc.Load()
-	if p == nil || p.isOver() {
+	if p == nil || p.Err() != nil {
 		return 0
 	}
-	return p.pid
+	return p.Pid()
 }
 
 // Version is what the server's binary says, such as "17.5".
@@ -240,24 +242,24 @@ func (s *Server) give() { s.turn <- struct{}{} }
 // gone in any case, and returns the cause.
 func (s *Server) end(ctx context.Context, signal syscall.Signal) error {
 	p := s.proc.Load()
-	if p == nil || p.isOver() {
+	if p == nil || p.Err() != nil {
 		return nil
 	}
-	p.signal(signal)
+	p.Signal(signal)
 	select {
-	case <-p.exited:
+	case <-p.Exited():
 		return nil
 	case <-ctx.Done():
 	}
 	for _, harder := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGKILL} {
-		p.signal(harder)
+		p.Signal(harder)
 		timer := time.NewTimer(killGrace)
 		select {
-		case <-p.exited:
+		case <-p.Exited():
 			timer.Stop()
 			return fmt.Errorf("server killed because it had not stopped: %w", context.Cause(ctx))
 		case <-timer.C:
 		}
 	}
-	return fmt.Errorf("server %d does not die: %w", p.pid, context.Cause(ctx))
+	return fmt.Errorf("server %d does not die: %w", p.Pid(), context.Cause(ctx))
 }

@@ -1,15 +1,6 @@
 package localpg
 
-import (
-	"os/exec"
-	"syscall"
-)
-
-// endWithParent makes the kernel send the signal to the program when its parent dies.
-func endWithParent(cmd *exec.Cmd, signal syscall.Signal) { cmd.SysProcAttr.Pdeathsig = signal }
-
-// guardChild has nothing to do here: the kernel does it.
-func guardChild(*exec.Cmd, syscall.Signal) (release func()) { return func() {} }
+import "syscall"
 
 // isRoomyMemory says whether the path is a file system in memory with space for a server's data.
 func isRoomyMemory(path string) bool {

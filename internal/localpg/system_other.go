@@ -2,18 +2,5 @@
 
 package localpg
 
-import (
-	"os/exec"
-	"syscall"
-)
-
-// endWithParent has nothing to do here: guardChild does it.
-func endWithParent(*exec.Cmd, syscall.Signal) {}
-
-// guardChild starts a watcher that sends the signal to the program when this process dies.
-func guardChild(cmd *exec.Cmd, signal syscall.Signal) (release func()) {
-	return watchParent(cmd, signal)
-}
-
 // isRoomyMemory knows of no file system in memory on these systems.
 func isRoomyMemory(string) bool { return false }

@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 
 	"quorumbox/internal/peer"
+	"quorumbox/internal/secret"
 )
 
 func TestPostHeaders(t *testing.T) {
@@ -37,7 +38,7 @@ func TestPostHeaders(t *testing.T) {
 		},
 		{"idempotency key", func(*peer.Config) {}, peer.Request{IdempotencyKey: "m-1"}, map[string]string{"Idempotency-Key": "m-1"}},
 		{"catch-up", func(*peer.Config) {}, peer.Request{Catchup: peer.CatchupBulk}, map[string]string{"X-Catchup": "bulk", "Idempotency-Key": ""}},
-		{"api key", func(cfg *peer.Config) { cfg.APIKey = peer.NewSecret(canary) }, peer.Request{}, map[string]string{"X-Api-Key": canary}},
+		{"api key", func(cfg *peer.Config) { cfg.APIKey = secret.New(canary) }, peer.Request{}, map[string]string{"X-Api-Key": canary}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -212,7 +213,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 			first := newRecorder(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, second.URL, status)
 			})
-			client := newClient(t, first.URL, func(cfg *peer.Config) { cfg.APIKey = peer.NewSecret(canary) })
+			client := newClient(t, first.URL, func(cfg *peer.Config) { cfg.APIKey = secret.New(canary) })
 			e := classified(t, client.Post(testContext(t), peer.Request{Body: body()}), peer.ClassRedirect, peer.Fail)
 			if !e.Class.Configuration() {
 				t.Error("a redirect is no matter of configuration")

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"quorumbox/internal/secret"
 )
 
 // Defaults of [Config].
@@ -35,7 +37,7 @@ type Config struct {
 	// SigningKey signs each request. Nil sends neither signature nor nonce.
 	SigningKey ed25519.PrivateKey `json:"-"`
 	// APIKey is sent as x-api-key. The zero value sends no such header.
-	APIKey Secret
+	APIKey secret.Secret
 	// AllowNets are the networks that the peer may resolve to beside public addresses; see [Allowed].
 	AllowNets []netip.Prefix
 	// Gate is asked for each attempt, before name resolution, whether the scheme and host may be reached; an error refuses the

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quorumbox/internal/peer"
+	"quorumbox/internal/secret"
 )
 
 func TestParseURL(t *testing.T) {
@@ -144,8 +145,8 @@ func TestNewRefuses(t *testing.T) {
 		{"no sender", func(cfg *peer.Config) { cfg.SenderID = "" }, "sender id is empty"},
 		{"reserved sender", func(cfg *peer.Config) { cfg.SenderID = "system" }, "reserved"},
 		{"short key", func(cfg *peer.Config) { cfg.SigningKey = ed25519.PrivateKey{1, 2} }, "signing key has 2 bytes"},
-		{"api key with a line feed", func(cfg *peer.Config) { cfg.APIKey = peer.NewSecret(canary + "\nx") }, "api key holds"},
-		{"api key with a blank at the end", func(cfg *peer.Config) { cfg.APIKey = peer.NewSecret(canary + " ") }, "api key holds"},
+		{"api key with a line feed", func(cfg *peer.Config) { cfg.APIKey = secret.New(canary + "\nx") }, "api key holds"},
+		{"api key with a blank at the end", func(cfg *peer.Config) { cfg.APIKey = secret.New(canary + " ") }, "api key holds"},
 		{"invalid network", func(cfg *peer.Config) { cfg.AllowNets = []netip.Prefix{{}} }, "allow holds"},
 		{"negative connect timeout", func(cfg *peer.Config) { cfg.ConnectTimeout = -1 }, "connect timeout is -1ns"},
 		{"tiny idle timeout", func(cfg *peer.Config) { cfg.IdleTimeout = 1 }, "idle timeout is 1ns"},

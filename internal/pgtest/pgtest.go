@@ -5,7 +5,7 @@
 // has a TestMain:
 //
 //	func TestMain(m *testing.M) {
-//		pgtest.Main(m, pgtest.WithTemplate("migrated", migrate), pgtest.WithLeakCheck())
+//		pgtest.Main(m, pgtest.Migrated(), pgtest.WithLeakCheck())
 //	}
 //
 // Where no server can be had, tests are skipped, with what to do about it; where the variable CI is "true", they fail.
@@ -21,6 +21,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
+
+	"quorumbox/migrations"
 )
 
 const (
@@ -48,11 +50,18 @@ type options struct {
 	leakOptions  []goleak.Option
 }
 
-// WithTemplate makes every database that New and URL return a copy of one that prepare has filled, typically with the
-// migrations. prepare is called once per test binary, when the first test asks for a database, and must leave no connection
+// WithTemplate makes every database that New and URL return a copy of one that prepare has filled. prepare is called once per test binary, when the first test asks for a database, and must leave no connection
 // open. The name appears in the names of the databases.
 func WithTemplate(name string, prepare func(ctx context.Context, url string) error) Option {
 	return func(o *options) { o.templateName, o.prepare = name, prepare }
+}
+
+// Migrated makes every database that New and URL return a copy of one with all migrations.
+func Migrated() Option {
+	return WithTemplate("migrated", func(ctx context.Context, url string) error {
+		_, err := migrations.Up(ctx, url)
+		return err
+	})
 }
 
 // WithLeakCheck makes Main fail the run when goroutines are left after all tests have passed.

@@ -2,10 +2,8 @@ package pgtest
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"regexp"
 	"strconv"
@@ -16,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"quorumbox/internal/localpg"
+	"quorumbox/internal/scratch"
 )
 
 var (
@@ -126,7 +125,7 @@ func (s *server) makeTemplate(ctx context.Context, conn *pgx.Conn) error {
 		return nil
 	}
 	label := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(s.options.templateName), "_"), "_")
-	name := newName("template_" + label[:min(len(label), 20)])
+	name := scratch.Name(databasePrefix, "template_"+label[:min(len(label), 20)])
 	if _, err := conn.Exec(ctx, `create database `+pgx.Identifier{name}.Sanitize()+` template template0`); err != nil {
 		return fmt.Errorf("create the template: %w", err)
 	}
@@ -143,7 +142,7 @@ func (s *server) create(ctx context.Context, what content) (string, error) {
 	if what == fromTemplate && s.template != "" {
 		template = s.template
 	}
-	name := newName("db")
+	name := scratch.Name(databasePrefix, "db")
 	statement := `create database ` + pgx.Identifier{name}.Sanitize() + ` template ` + pgx.Identifier{template}.Sanitize()
 	if s.local != nil && s.major >= 15 {
 		// Without fsync, copying files takes half as long as logging every page (measured on 15, 17 and 18: 10 ms and 20 ms).
@@ -188,16 +187,7 @@ func (s *server) stop() error {
 
 // url is the connection string of a database of this server: that of the server with another database.
 func (s *server) url(database string) string {
-	return withDatabase(s.adminURL, database)
-}
-
-// withDatabase replaces the database of a connection string, which is an URL or a list of key=value.
-func withDatabase(connString, database string) string {
-	if u, err := url.Parse(connString); err == nil && strings.HasPrefix(u.Scheme, "postgres") {
-		u.Path = "/" + database
-		return u.String()
-	}
-	return connString + " dbname=" + database // the last of several wins
+	return scratch.URL(s.adminURL, database)
 }
 
 // withAdmin runs f with a connection to the server's own database. One connection per use: idle ones would count as leaks.
@@ -212,11 +202,6 @@ func (s *server) withAdmin(ctx context.Context, f func(*pgx.Conn) error) error {
 	return errors.Join(f(conn), conn.Close(context.WithoutCancel(ctx)))
 }
 
-// newName is a database name that no other test binary uses, with the time of its making: qbtest_68b1f2a0_db_kzq3…
-func newName(label string) string {
-	return fmt.Sprintf("%s%x_%s_%s", databasePrefix, time.Now().Unix(), label, strings.ToLower(rand.Text()[:12]))
-}
-
 // dropAbandoned removes old databases of test binaries that were killed.
 func dropAbandoned(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `select datname from pg_database where starts_with(datname, $1)`, databasePrefix)
@@ -228,7 +213,7 @@ func dropAbandoned(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("list databases: %w", err)
 	}
 	for _, name := range names {
-		if !isAbandoned(name, time.Now()) {
+		if !scratch.IsAbandoned(name, databasePrefix, abandonedAge, time.Now()) {
 			continue
 		}
 		if err := dropDatabase(ctx, conn, name); err != nil {
@@ -236,14 +221,4 @@ func dropAbandoned(ctx context.Context, conn *pgx.Conn) error {
 		}
 	}
 	return nil
-}
-
-// isAbandoned says whether the name is one of newName from longer ago than abandonedAge.
-func isAbandoned(name string, now time.Time) bool {
-	stamp, _, ok := strings.Cut(strings.TrimPrefix(name, databasePrefix), "_")
-	if !ok || !strings.HasPrefix(name, databasePrefix) {
-		return false
-	}
-	made, err := strconv.ParseInt(stamp, 16, 64)
-	return err == nil && now.Sub(time.Unix(made, 0)) > abandonedAge
 }

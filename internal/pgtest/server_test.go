@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"quorumbox/migrations"
 )
 
 // recorder is a test that notes how it is judged instead of ending.
@@ -141,62 +143,26 @@ func TestStartReportsBrokenTemplate(t *testing.T) {
 	}
 }
 
+func TestMigrated(t *testing.T) {
+	t.Setenv(ServerVariable, EmptyURL(t))
+	var s server
+	s.configure([]Option{Migrated()})
+	if err := s.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := migrations.Check(t.Context(), s.url(s.template)); err != nil {
+		t.Errorf("the template: %v", err)
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStartReportsUnreachableServer(t *testing.T) {
 	t.Setenv(ServerVariable, "postgres://postgres@127.0.0.1:1/postgres")
 	var s server
 	s.configure(nil)
 	if err := s.start(t.Context()); err == nil || errors.Is(err, errNoServer) || !strings.Contains(err.Error(), ServerVariable) {
 		t.Errorf("got error %v, want one that names %s", err, ServerVariable)
-	}
-}
-
-func TestWithDatabase(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct {
-		conn, want string
-	}{
-		"url":             {"postgres://u:p%2Fw@h:1/old?sslmode=disable", "postgres://u:p%2Fw@h:1/new?sslmode=disable"},
-		"url, no path":    {"postgresql://h", "postgresql://h/new"},
-		"keys and values": {"host=h dbname=old", "host=h dbname=old dbname=new"},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := withDatabase(test.conn, "new")
-			if got != test.want {
-				t.Errorf("got %s, want %s", got, test.want)
-			}
-			config, err := pgx.ParseConfig(got)
-			if err != nil || config.Database != "new" {
-				t.Errorf("got %v, %v, want a configuration for the database new", config, err)
-			}
-		})
-	}
-}
-
-func TestIsAbandoned(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	named := func(age time.Duration) string {
-		return fmt.Sprintf("%s%x_db_abc", databasePrefix, now.Add(-age).Unix())
-	}
-	tests := map[string]struct {
-		name string
-		want bool
-	}{
-		"just made":        {newName("db"), false},
-		"young enough":     {named(abandonedAge - time.Minute), false},
-		"old":              {named(abandonedAge + time.Minute), true},
-		"another database": {"postgres", false},
-		"no time":          {databasePrefix + "xyz_db", false},
-		"no label":         {databasePrefix + "1", false},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if got := isAbandoned(test.name, now); got != test.want {
-				t.Errorf("got %v for %s, want %v", got, test.name, test.want)
-			}
-		})
 	}
 }

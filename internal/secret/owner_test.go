@@ -1,4 +1,6 @@
-package config
+//go:build unix
+
+package secret
 
 import (
 	"os"
@@ -9,7 +11,7 @@ import (
 
 // A file is for its owner and may come from root; nobody else's is taken. Judged with other users' eyes, so that the
 // test needs no second user.
-func TestCheckPrivateOwner(t *testing.T) {
+func TestCheckFileOwner(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
@@ -19,10 +21,10 @@ func TestCheckPrivateOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkPrivate(path, info, os.Geteuid()); err != nil {
+	if err := checkFile(path, info, os.Geteuid()); err != nil {
 		t.Errorf("own file: %v", err)
 	}
-	err = checkPrivate(path, info, os.Geteuid()+1)
+	err = checkFile(path, info, os.Geteuid()+1)
 	if os.Geteuid() == 0 {
 		if err != nil {
 			t.Errorf("root's file: %v", err)

@@ -1,4 +1,5 @@
-package config
+// Package secret holds texts that must not be shown, and reads them from files that nobody else can read or replace.
+package secret
 
 import (
 	"crypto/sha256"
@@ -12,15 +13,16 @@ import (
 const Redacted = "[redacted]"
 
 // Secret is text that must not be shown. It prints as [Redacted] through fmt with every verb, slog, JSON, YAML and any
-// other encoder of text; only [Secret.Reveal] gives it away. The zero value is the empty secret.
+// other encoder of text; only [Secret.Reveal] gives it away. The zero value is the empty secret. Two Secrets are compared
+// with [Secret.Equal], never with ==.
 type Secret struct {
 	// A pointer, because fmt prints the fields of a Secret in an unexported field of a foreign struct without asking
 	// its methods; of a pointer it prints the address.
 	value *string
 }
 
-// NewSecret returns value as a secret.
-func NewSecret(value string) Secret {
+// New returns value as a secret.
+func New(value string) Secret {
 	if value == "" {
 		return Secret{}
 	}
@@ -36,7 +38,7 @@ func (s Secret) Reveal() string {
 }
 
 // IsZero reports whether the secret is empty.
-func (s Secret) IsZero() bool { return s.Reveal() == "" }
+func (s Secret) IsZero() bool { return s.value == nil }
 
 // Equal reports whether both are the same text, in a time that does not depend on where they differ.
 func (s Secret) Equal(other Secret) bool {

@@ -1,68 +1,20 @@
-package config_test
+//go:build unix
+
+package secret_test
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
-	"quorumbox/internal/config"
+	"quorumbox/internal/secret"
 )
 
-func TestSecretNeverPrints(t *testing.T) {
-	t.Parallel()
-	const canary = "hunter2-canary"
-	secret := config.NewSecret(canary)
-	hidden := struct{ inner config.Secret }{secret} // fmt does not ask the methods of an unexported field
-	shown := struct{ Key config.Secret }{secret}
-	var out bytes.Buffer
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%T", "%p", "%20s"} {
-		for _, value := range []any{secret, &secret, hidden, shown, []config.Secret{secret}, map[string]config.Secret{"k": secret}} {
-			fmt.Fprintf(&out, verb+"\n", value)
-		}
-	}
-	out.WriteString(errors.Join(fmt.Errorf("with %v", secret), fmt.Errorf("and %s", shown)).Error())
-	for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
-		slog.New(handler).LogAttrs(t.Context(), slog.LevelInfo, "secret",
-			slog.Any("secret", secret), slog.Any("shown", shown), slog.Any("hidden", hidden), slog.String("text", secret.String()))
-	}
-	if err := json.NewEncoder(&out).Encode(map[string]any{"secret": secret, "shown": shown, "hidden": hidden}); err != nil {
-		t.Fatal(err)
-	}
-	yaml, err := secret.MarshalYAML()
-	fmt.Fprintln(&out, yaml, err)
-	text, err := secret.MarshalText()
-	fmt.Fprintln(&out, string(text), err)
-	if strings.Contains(out.String(), canary) || strings.Contains(out.String(), fmt.Sprintf("%x", canary)) {
-		t.Errorf("the secret shows:\n%s", out.String())
-	}
-	for _, got := range []string{secret.String(), fmt.Sprintf("%#v", secret), string(text), fmt.Sprint(yaml), secret.LogValue().String()} {
-		if got != config.Redacted {
-			t.Errorf("got %q, want %q", got, config.Redacted)
-		}
-	}
-}
-
-func TestSecretRevealAndEqual(t *testing.T) {
-	t.Parallel()
-	var zero config.Secret
-	a := config.NewSecret("a")
-	if zero.Reveal() != "" || !zero.IsZero() || !zero.Equal(config.NewSecret("")) {
-		t.Error("the zero secret is not the empty one")
-	}
-	if a.Reveal() != "a" || a.IsZero() || !a.Equal(config.NewSecret("a")) || a.Equal(config.NewSecret("ab")) || a.Equal(zero) {
-		t.Error("a secret is not its text")
-	}
-}
-
 // Security checklist, private keys and api keys: mode, owner, kind of file, folder.
-func TestReadSecretFile(t *testing.T) {
+func TestReadFile(t *testing.T) {
 	t.Parallel()
 	write := func(text string, mode os.FileMode) func(t *testing.T, dir string) string {
 		return func(t *testing.T, dir string) string {
@@ -130,12 +82,12 @@ func TestReadSecretFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			return path
-		}, want: "s3cr3t"},
+		}, err: "chmod go-w"},
 		{name: "another owner", setup: func(t *testing.T, dir string) string {
 			t.Helper()
 			path := write("s3cr3t", 0o600)(t, dir)
 			if err := os.Chown(path, 12345, -1); err != nil {
-				t.Skip("only root can give a file away: the owner's rule is checked in TestCheckPrivateOwner")
+				t.Skip("only root can give a file away: the owner's rule is checked in TestCheckFileOwner")
 			}
 			return path
 		}, err: "belongs to user 12345"},
@@ -143,7 +95,7 @@ func TestReadSecretFile(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := config.ReadSecretFile(tt.setup(t, t.TempDir()))
+			got, err := secret.ReadFile(tt.setup(t, privateDir(t)))
 			if tt.err == "" {
 				if err != nil || got.Reveal() != tt.want {
 					t.Errorf("got %.40q, %v, want %.40q", got.Reveal(), err, tt.want)
@@ -158,4 +110,33 @@ func TestReadSecretFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Raw bytes come as they are; the file is judged as any other.
+func TestReadRaw(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(privateDir(t), "key")
+	want := []byte("\x00\n\xff\r\n")
+	if err := os.WriteFile(path, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := secret.ReadRaw(path); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if err := os.Chmod(path, 0o640); err != nil { //nolint:gosec // G302: the case itself
+		t.Fatal(err)
+	}
+	if got, err := secret.ReadRaw(path); err == nil || len(got) != 0 || !strings.Contains(err.Error(), "run chmod 600 ") {
+		t.Errorf("got %q, %v, want an error that says chmod", got, err)
+	}
+}
+
+// privateDir is a new folder that nobody else may write to, whatever the umask.
+func privateDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // G302: a folder
+		t.Fatal(err)
+	}
+	return dir
 }
