@@ -1,0 +1,198 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// buildTimeout bounds the build of the image and the start of the project: two minutes on two busy cores when nothing is cached, and
+	// what the downloads take.
+	buildTimeout = 7 * time.Minute
+
+	// commandTimeout bounds any other command.
+	commandTimeout = time.Minute
+)
+
+// composition is a running project of docker-compose.yml.
+type composition struct {
+	project string
+	env     []string
+	group   int               // of the processes that the commands run in
+	secrets map[string]string // by name
+	client  *http.Client
+	pool    *pgxpool.Pool
+	written int // memories
+}
+
+// requireDocker skips the test where no Docker engine with the Compose plugin answers; where the variable CI is "true", it fails.
+func requireDocker(t *testing.T) {
+	t.Helper()
+	for _, args := range [][]string{{"info"}, {"compose", "version"}} {
+		ctx, cancel := context.WithTimeout(t.Context(), commandTimeout)
+		out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput() //nolint:gosec // one of the two above
+		cancel()
+		if err == nil {
+			continue
+		}
+		text := fmt.Sprintf("`docker %s`: %v: install and start a Docker engine with the Compose plugin\n%s", strings.Join(args, " "), err, out)
+		if os.Getenv("CI") == "true" {
+			t.Fatal(text)
+		}
+		t.Skip(text)
+	}
+}
+
+// arguments of a command about the project: nothing but the file and c.env decides what it is.
+func (c *composition) arguments(args ...string) []string {
+	common := []string{
+		"compose", "--project-name", c.project, "--file", "docker-compose.yml", "--env-file", os.DevNull,
+		"--ansi", "never", "--progress", "plain",
+	}
+	return slices.Concat(common, args)
+}
+
+// compose runs a command of Compose and returns what it printed on its standard output, without blanks around it.
+func (c *composition) compose(t *testing.T, args ...string) string {
+	t.Helper()
+	return c.composeWithin(t, commandTimeout, args...)
+}
+
+func (c *composition) composeWithin(t *testing.T, within time.Duration, args ...string) string {
+	t.Helper()
+	return c.within(t, within, c.arguments(args...)...)
+}
+
+// docker runs a command of the engine, and returns the same.
+func (c *composition) docker(t *testing.T, args ...string) string {
+	t.Helper()
+	return c.within(t, commandTimeout, args...)
+}
+
+func (c *composition) within(t *testing.T, within time.Duration, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	out, err := c.run(ctx, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (c *composition) run(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "docker", args...) //nolint:gosec // the tests' own arguments
+	var stdout, stderr bytes.Buffer
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "..", c.env, &stdout, &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: c.group}
+	cmd.WaitDelay = 5 * time.Second // for plugins that go on
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("`docker %s`: %w\n%s", strings.Join(args, " "), errors.Join(err, context.Cause(ctx)), tail(stderr.Bytes()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// tail is the end of a long output.
+func tail(out []byte) []byte {
+	const most = 4 << 10
+	return out[max(0, len(out)-most):]
+}
+
+// removeAtEnd has a shell remove the project when the pipe to it closes, which happens at the end of the test, or else when this process ends
+// in whatever way, even amid a command, which is ended first. If the test has failed, the state of the project is printed before.
+func (c *composition) removeAtEnd(t *testing.T) {
+	t.Helper()
+	// The output is kept until the end: when nobody reads it any more, a write would be the end of docker.
+	const script = `cat >/dev/null; trap "" TERM; kill -TERM 0; sleep 1; out=$(docker "$@" 2>&1) || { echo "$out"; exit 1; }`
+	args := append([]string{"-c", script, "remove"},
+		c.arguments("down", "--volumes", "--remove-orphans", "--timeout", "5")...)
+	remove := exec.CommandContext(context.WithoutCancel(t.Context()), "/bin/sh", args...) //nolint:gosec // our own arguments
+	var out bytes.Buffer
+	remove.Dir, remove.Env, remove.Stdout, remove.Stderr = "..", c.env, &out, &out
+	remove.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // which also keeps Ctrl-C away
+	stdin, err := remove.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remove.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.group = remove.Process.Pid
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.logState(t)
+		}
+		if err := stdin.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := remove.Wait(); err != nil {
+			t.Errorf("remove the project: %v\n%s", err, out.Bytes())
+		}
+	})
+}
+
+// logState prints what a person wants to see when a test has failed.
+func (c *composition) logState(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), commandTimeout)
+	defer cancel()
+	for _, args := range [][]string{{"ps", "--all"}, {"logs", "--no-color", "--tail", "25"}} {
+		out, err := c.run(ctx, c.arguments(args...)...)
+		t.Logf("docker compose %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// containers are the ids of a service's containers.
+func (c *composition) containers(t *testing.T, service string) []string {
+	t.Helper()
+	return strings.Fields(c.compose(t, "ps", "--all", "--quiet", service))
+}
+
+// address is where a service's port is published now.
+func (c *composition) address(t *testing.T, service, port string) string {
+	t.Helper()
+	return c.compose(t, "port", service, port)
+}
+
+// container is the part of `docker inspect` that the tests look at.
+type container struct {
+	Config struct {
+		User   string
+		Env    []string
+		Labels map[string]string
+	}
+	HostConfig struct {
+		ReadonlyRootfs bool
+		Privileged     bool
+		CapAdd         []string
+		CapDrop        []string
+		SecurityOpt    []string
+		PortBindings   map[string][]struct {
+			HostIP string `json:"HostIp"`
+		}
+	}
+}
+
+// inspect looks at all containers of the project.
+func (c *composition) inspect(t *testing.T) []container {
+	t.Helper()
+	ids := strings.Fields(c.compose(t, "ps", "--all", "--quiet"))
+	var list []container
+	if err := json.Unmarshal([]byte(c.docker(t, append([]string{"inspect"}, ids...)...)), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
