@@ -142,15 +142,3 @@ func (e Enqueuer) EnqueueFanOut(ctx context.Context, tx pgx.Tx, fanOut int64) er
 	}
 	return nil
 }
-
-// RegisterPeers makes the rows of the configured peers. A peer that is new starts with what is written from now on.
-func RegisterPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) error {
-	_, err := pool.Exec(ctx, `
-		insert into peers (id)
-		select unnest($1::text[])
-		on conflict (id) do update set state = 'active' where peers.state = 'absent'`, peers)
-	if err != nil {
-		return fmt.Errorf("register peers: %w", err)
-	}
-	return nil
-}

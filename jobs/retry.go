@@ -99,7 +99,14 @@ func (r *retry) holds(lane int16) bool {
 // back; snooze says when to come again.
 func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 	until := time.Now().Add(r.cfg.RetryBudget)
+	recovered := slices.ContainsFunc(r.lanes, func(l lag) bool { return l.Failures > 0 })
 	for round := 1; ; round++ {
+		if err := r.letGo(ctx); err != nil {
+			return 0, err
+		}
+		if len(r.lanes) == 0 {
+			return 0, nil
+		}
 		batches, err := r.next(ctx)
 		if err != nil {
 			return 0, err
@@ -126,7 +133,11 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		r.lanes = append(r.lanes, more...)
 		switch {
 		case len(r.lanes) == 0:
-			r.cfg.Logger.InfoContext(ctx, "peer in step", slog.String("peer", r.peer))
+			level := slog.LevelDebug
+			if recovered {
+				level = slog.LevelInfo
+			}
+			r.cfg.Logger.LogAttrs(ctx, level, "lagging peer is in step again", slog.String("peer", r.peer))
 			return 0, nil
 		case round >= handOverAfter && r.behind() <= pickUpLimit:
 			return handOverSnooze, r.giveBack(ctx, "", 0, 0)
@@ -218,13 +229,31 @@ func (r *retry) ends(batches []batch) []advance {
 	return list
 }
 
+// letGo ends the lanes in which nothing is missing: a peer that was absent has a row for each lane, wherever it stands.
+func (r *retry) letGo(ctx context.Context) error {
+	var atHead []advance
+	for _, l := range r.lanes {
+		if l.Behind <= 0 {
+			atHead = append(atHead, advance{peerLane: l.peerLane, Cursor: l.Cursor})
+		}
+	}
+	if len(atHead) == 0 {
+		return nil
+	}
+	return r.record(ctx, atHead, nil)
+}
+
 // advance records the cursors after acknowledged batches. Lanes that are in step are let go of.
 func (r *retry) advance(ctx context.Context, acked []batch) error {
-	list := r.ends(acked)
-	got := map[int16]int64{} // entries
+	got := map[int16]int64{}
 	for _, b := range acked {
 		got[b.Lane] += int64(len(b.IDs))
 	}
+	return r.record(ctx, r.ends(acked), got)
+}
+
+// record moves the lanes' cursors; got is how many entries that is, by lane.
+func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64) error {
 	var still []peerLane
 	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) (err error) {
 		still, err = recordAdvances(ctx, tx, r.token, list)
@@ -234,7 +263,7 @@ func (r *retry) advance(ctx context.Context, acked []batch) error {
 		return fmt.Errorf("retry of %s: %w", r.peer, err)
 	}
 	r.cfg.Logger.DebugContext(ctx, "peer caught up some",
-		slog.String("peer", r.peer), slog.Int("batches", len(acked)), slog.Int("lanes_in_step", len(list)-len(still)))
+		slog.String("peer", r.peer), slog.Int("lanes", len(list)), slog.Int("lanes_in_step", len(list)-len(still)))
 
 	for _, a := range list {
 		i := slices.IndexFunc(r.lanes, func(l lag) bool { return l.Lane == a.Lane })
@@ -243,7 +272,7 @@ func (r *retry) advance(ctx context.Context, acked []batch) error {
 			continue
 		}
 		l := &r.lanes[i]
-		l.Cursor, l.PushedTo, l.Failures, l.Behind = a.Cursor, max(l.PushedTo, a.Cursor), 0, l.Behind-got[a.Lane]
+		l.Cursor, l.PushedTo, l.Failures, l.Behind = a.Cursor, max(l.PushedTo, a.Cursor), 0, max(l.Behind-got[a.Lane], 1)
 	}
 	return nil
 }

@@ -96,6 +96,14 @@ type fleet struct {
 func start(t *testing.T, change ...func(*jobs.Config)) *fleet {
 	t.Helper()
 	f := &fleet{t: t, pool: pgtest.New(t), peers: newScripted()}
+	f.run(change...)
+	return f
+}
+
+// run runs a worker until stop is called or the test ends.
+func (f *fleet) run(change ...func(*jobs.Config)) (stop func()) {
+	t := f.t
+	t.Helper()
 	cfg := jobs.Config{
 		SenderID: "ai:leader", Peers: []string{"a", "b", "c"}, Policy: quorum.Policy{N: 4, W: 3},
 		FanOut: f.peers, RetryPush: f.peers,
@@ -120,16 +128,18 @@ func start(t *testing.T, change ...func(*jobs.Config)) *fleet {
 	var loops sync.WaitGroup
 	loops.Go(func() { _ = relay.Run(ctx) })
 	loops.Go(func() { _ = sweeper.Run(ctx) })
-	t.Cleanup(func() {
-		stopCtx, stop := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer stop()
-		if err := f.client.StopAndCancel(stopCtx); err != nil {
+	client := f.client
+	stop = sync.OnceFunc(func() {
+		stopCtx, cancelStop := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancelStop()
+		if err := client.StopAndCancel(stopCtx); err != nil {
 			t.Errorf("stop River: %v", err)
 		}
 		cancel()
 		loops.Wait()
 	})
-	return f
+	t.Cleanup(stop)
+	return stop
 }
 
 func (f *fleet) store(ids ...string) []outbox.EntryID {
@@ -489,6 +499,44 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 	f.eventually("held", func() bool {
 		return f.scalar(`select count(*) from lagging where peer = 'c' and not_before > now() + interval '50 minutes'`) == 1
 	})
+}
+
+func TestNoPeers(t *testing.T) {
+	t.Parallel()
+	f := start(t, func(c *jobs.Config) { c.Peers, c.Policy = nil, quorum.Policy{N: 1, W: 1} })
+	if v := f.await(f.store("m-1")...); !v.IsMet() {
+		t.Errorf("got %+v, want met by the local commit", v)
+	}
+}
+
+// A peer that is taken out of the configuration and put back gets what was written meanwhile.
+func TestPeerIsAbsentForAWhile(t *testing.T) {
+	t.Parallel()
+	f := &fleet{t: t, pool: pgtest.New(t), peers: newScripted()}
+	stop := f.run()
+	f.await(f.store("m-1", "other:m-2")...)
+	f.eventually("all in step", func() bool { return f.lagging() == 0 && len(f.peers.got("c")) == 2 })
+	stop()
+
+	stop = f.run(func(c *jobs.Config) { c.Peers, c.Policy = []string{"a", "b"}, quorum.Policy{N: 3, W: 2} })
+	if v := f.await(f.store("m-3", "other:m-4", "third:m-5")...); !v.IsMet() {
+		t.Errorf("got %+v, want met without c", v)
+	}
+	if n := f.scalar(`select count(*) from peers where id = 'c' and state = 'absent'`); n != 1 {
+		t.Error("c is not absent")
+	}
+	if n := f.scalar(`select count(*) from river_job where kind = 'peer_retry'`); n != 0 {
+		t.Errorf("got %d retries for a peer that is not configured, want none", n)
+	}
+	stop()
+
+	f.run()
+	f.eventually("c in step", func() bool { return f.lagging() == 0 })
+	got := f.peers.got("c")
+	slices.Sort(got)
+	if diff := cmp.Diff(stores("m-1", "m-2", "m-3", "m-4", "m-5"), slices.Compact(got)); diff != "" {
+		t.Errorf("c got (-want +got):\n%s", diff)
+	}
 }
 
 func TestNewClientRefusesBadConfig(t *testing.T) {
