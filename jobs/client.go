@@ -27,8 +27,8 @@ type Config struct {
 	AckTimeout  time.Duration // deadline of a fan-out. Defaults to 2s
 	Grace       time.Duration // wait for stragglers once the verdict is known. Defaults to 2ms
 	Lease       time.Duration // of a dispatched batch; see [outbox.RelayConfig]. Defaults to AckTimeout + 1.5s
-	PushTimeout time.Duration // of one push to a lagging peer. Defaults to 5s
-	RetryBudget time.Duration // after which a retry that goes well makes room for others. Defaults to 2s
+	PushTimeout time.Duration // of one push to a lagging peer. Defaults to 5s, or half of a short JobTimeout
+	RetryBudget time.Duration // after which a retry that goes well makes room for others. Defaults to 2s, or a quarter of a short JobTimeout
 	Retry       Schedule
 
 	MaxItems int // entries in one push. Defaults to 1000
@@ -56,9 +56,9 @@ func (c Config) withDefaults() Config {
 	duration(&c.AckTimeout, 2*time.Second)
 	duration(&c.Grace, 2*time.Millisecond)
 	duration(&c.Lease, c.AckTimeout+1500*time.Millisecond)
-	duration(&c.PushTimeout, 5*time.Second)
-	duration(&c.RetryBudget, 2*time.Second)
 	duration(&c.JobTimeout, 8*time.Second)
+	duration(&c.PushTimeout, min(5*time.Second, c.JobTimeout/2))
+	duration(&c.RetryBudget, min(2*time.Second, c.JobTimeout/4))
 	duration(&c.RescueAfter, 30*time.Second)
 	duration(&c.CompletedRetention, 10*time.Minute)
 	duration(&c.SoftStop, 10*time.Second)
@@ -94,6 +94,10 @@ func NewClient(pool *pgxpool.Pool, cfg Config) (*river.Client[pgx.Tx], error) {
 	cfg = cfg.withDefaults()
 	if cfg.Policy.N != 1+len(cfg.Peers) {
 		return nil, fmt.Errorf("jobs: policy %s does not fit %d peers", cfg.Policy, len(cfg.Peers))
+	}
+	if cfg.PushTimeout+cfg.RetryBudget >= cfg.JobTimeout || cfg.AckTimeout >= cfg.JobTimeout {
+		return nil, fmt.Errorf("jobs: the job timeout %s must exceed the ack timeout %s, and push timeout %s and retry budget %s together",
+			cfg.JobTimeout, cfg.AckTimeout, cfg.PushTimeout, cfg.RetryBudget)
 	}
 	if cfg.FanOut == nil || cfg.RetryPush == nil {
 		return nil, errors.New("jobs: both pushers must be set")

@@ -543,7 +543,11 @@ func TestNewClientRefusesBadConfig(t *testing.T) {
 	t.Parallel()
 	ok := newScripted()
 	for name, cfg := range map[string]jobs.Config{
-		"policy":  {Peers: []string{"a"}, Policy: quorum.Policy{N: 3, W: 2}, FanOut: ok, RetryPush: ok},
+		"policy": {Peers: []string{"a"}, Policy: quorum.Policy{N: 3, W: 2}, FanOut: ok, RetryPush: ok},
+		"timeouts": {
+			Peers: []string{"a"}, Policy: quorum.Policy{N: 2, W: 2}, FanOut: ok, RetryPush: ok,
+			JobTimeout: 3 * time.Second, PushTimeout: 3 * time.Second,
+		},
 		"pushers": {Peers: []string{"a"}, Policy: quorum.Policy{N: 2, W: 2}},
 	} {
 		if _, err := jobs.NewClient(nil, cfg); err == nil {
