@@ -21,7 +21,7 @@ type leg struct {
 	waits []legLane // those that somebody else is pushing to the peer right now
 	pack  shipment  // of lanes
 
-	pushed atomic.Bool // what was to be pushed at once has been answered
+	answered atomic.Bool // what was to be pushed at once has been
 
 	recorded bool // belongs to the loop that records
 
@@ -33,6 +33,7 @@ type leg struct {
 type legLane struct {
 	ballot   int // index of batch and tracker
 	pickedUp bool
+	has      bool // the peer has the batch: its retry was quicker
 }
 
 // legResult is what came of a lane.
@@ -74,10 +75,11 @@ func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows
 		for i, b := range f.batches {
 			switch f.stand(p, b, rows, got) {
 			case pickedUp:
-				if row := got[peerLane{p, b.Lane}]; row.Cursor < b.Number-1 {
+				row := got[peerLane{p, b.Lane}]
+				if row.Cursor < b.Number-1 {
 					load = append(load, laneRange{Lane: b.Lane, Cursor: row.Cursor, Before: b.Number})
 				}
-				l.lanes = append(l.lanes, legLane{ballot: i, pickedUp: true})
+				l.lanes = append(l.lanes, legLane{ballot: i, pickedUp: true, has: row.Cursor >= b.Number})
 			case inStep:
 				l.lanes = append(l.lanes, legLane{ballot: i})
 			case busy:
@@ -123,8 +125,8 @@ func (f *fanOut) stand(p string, b batch, rows fanOutRows, got map[peerLane]lag)
 	switch {
 	case taken:
 		return pickedUp
-	case lagging && row.Held && row.Behind <= pickUpLimit && !misses(rows.Lagging, p, b.After):
-		return busy
+	case lagging && (row.Held || row.free()) && row.Behind <= pickUpLimit && !misses(rows.Lagging, p, b.After):
+		return busy // if it was free, somebody else was quicker
 	case lagging:
 		return behindBy
 	case misses(rows.Lagging, p, b.After):
@@ -152,7 +154,7 @@ func (f *fanOut) pass(ballot int, p string) {
 func (f *fanOut) packLeg(ctx context.Context, l *leg, load []laneRange) error {
 	if len(load) == 0 {
 		for _, other := range f.legs {
-			if sameBallots(other.lanes, l.lanes) && len(other.pack.batches) == len(l.lanes) {
+			if slices.EqualFunc(other.lanes, l.lanes, sameBatch) && len(other.pack.batches) == len(l.pushed()) {
 				l.pack = other.pack
 				return nil
 			}
@@ -163,7 +165,7 @@ func (f *fanOut) packLeg(ctx context.Context, l *leg, load []laneRange) error {
 		return err
 	}
 	var batches []batch
-	for _, lane := range l.lanes {
+	for _, lane := range l.pushed() {
 		b := f.batches[lane.ballot]
 		for _, m := range missed {
 			if m.Lane == b.Lane {
@@ -176,8 +178,11 @@ func (f *fanOut) packLeg(ctx context.Context, l *leg, load []laneRange) error {
 	return nil
 }
 
-func sameBallots(a, b []legLane) bool {
-	return slices.EqualFunc(a, b, func(x, y legLane) bool { return x.ballot == y.ballot })
+func sameBatch(a, b legLane) bool { return a.ballot == b.ballot && a.has == b.has }
+
+// pushed is the lanes of which the peer needs the batch.
+func (l *leg) pushed() []legLane {
+	return slices.DeleteFunc(slices.Clone(l.lanes), func(lane legLane) bool { return lane.has })
 }
 
 // send is the peer's part: its shipment, then the lanes that somebody else holds.
@@ -185,9 +190,13 @@ func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
 	l := f.legs[p]
 	err := l.pack.send(ctx, f.cfg.FanOut, p)
 	for _, lane := range l.lanes {
-		l.results = append(l.results, legResult{legLane: lane, err: err, ours: true})
+		r := legResult{legLane: lane, err: err, ours: true}
+		if lane.has {
+			r.err = nil
+		}
+		l.results = append(l.results, r)
 	}
-	l.pushed.Store(true)
+	l.answered.Store(true)
 	if len(l.waits) > 0 {
 		f.wait(ctx, l)
 	}
@@ -201,8 +210,7 @@ func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
 	return outcomes
 }
 
-// wait looks after lanes that somebody else was pushing until each is decided: the row is gone (the peer has all that was dispatched before, this batch
-// included), has been given back (then this fan-out pushes it from its cursor), is left alone for a while, is not needed any more, or the deadline has
+// wait looks after lanes that somebody else was pushing until each is decided: the row is gone or past this batch (the peer has it), has been given back (then this fan-out pushes it from its cursor), is left alone for a while, is not needed any more, or the deadline has
 // come.
 func (f *fanOut) wait(ctx context.Context, l *leg) {
 	left := slices.Clone(l.waits)
@@ -229,14 +237,20 @@ func (f *fanOut) wait(ctx context.Context, l *leg) {
 		left = slices.DeleteFunc(left, func(lane legLane) bool {
 			row, lagging := rows[peerLane{l.peer, f.batches[lane.ballot].Lane}]
 			switch {
-			case !lagging:
+			case !lagging || row.Cursor >= f.batches[lane.ballot].Number:
 				l.results = append(l.results, legResult{legLane: lane})
 				return true
 			case row.Held:
 				return false
+			case !row.free() || row.Retry == 0 || row.Behind > pickUpLimit:
+				l.results = append(l.results, legResult{legLane: lane, err: errLeftAlone})
+				return true
 			}
-			l.results = append(l.results, f.takeOver(ctx, l.peer, lane, row))
-			return true
+			result, taken := f.takeOver(ctx, l.peer, lane)
+			if taken {
+				l.results = append(l.results, result)
+			}
+			return taken
 		})
 	}
 }
@@ -244,22 +258,20 @@ func (f *fanOut) wait(ctx context.Context, l *leg) {
 // errLeftAlone says that a lagging lane was given back and is not to be pushed now: it fails, and its retry looks after it.
 var errLeftAlone = errors.New("the peer is left alone after a failure")
 
-// takeOver pushes a lane that was given back, from its cursor.
-func (f *fanOut) takeOver(ctx context.Context, p string, lane legLane, row lag) legResult {
-	result := legResult{legLane: lane, err: errLeftAlone}
-	if !row.free() || row.Retry == 0 || row.Behind > pickUpLimit {
-		return result
-	}
+// takeOver pushes a lane that was given back, from its cursor. taken is false if somebody else was quicker.
+func (f *fanOut) takeOver(ctx context.Context, p string, lane legLane) (result legResult, taken bool) {
 	b := f.batches[lane.ballot]
-	got, err := f.store.pickUp(ctx, f.token, []advance{{peerLane: row.peerLane, Cursor: b.Number}})
+	at := peerLane{p, b.Lane}
+	got, err := f.store.pickUp(ctx, f.token, []advance{{peerLane: at, Cursor: b.Number}})
 	if err != nil || len(got) == 0 {
-		return result
+		return result, false
 	}
-	result.ours = true
-	missed, err := f.store.loadRanges(ctx, []laneRange{{Lane: b.Lane, Cursor: got[row.peerLane].Cursor, Before: b.Number}})
+	if got[at].Cursor >= b.Number {
+		return legResult{legLane: lane, ours: true}, true
+	}
+	missed, err := f.store.loadRanges(ctx, []laneRange{{Lane: b.Lane, Cursor: got[at].Cursor, Before: b.Number}})
 	if err == nil {
 		err = pack(append(missed, b), f.cfg.SenderID, f.cfg.limits).send(ctx, f.cfg.FanOut, p)
 	}
-	result.err = err
-	return result
+	return legResult{legLane: lane, err: err, ours: true}, true
 }

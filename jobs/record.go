@@ -20,7 +20,7 @@ import (
 // If nobody is, because the others only wait for somebody else's push, they stop waiting and all is recorded at once.
 func (f *fanOut) recordDecided(ctx context.Context, stragglers []string) error {
 	close(f.enough)
-	if !slices.ContainsFunc(stragglers, func(p string) bool { return !f.legs[p].pushed.Load() }) {
+	if !slices.ContainsFunc(stragglers, func(p string) bool { return !f.legs[p].answered.Load() }) {
 		return nil
 	}
 	f.decided = true
@@ -165,7 +165,7 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 		return nil, err
 	}
 	for _, at := range still {
-		releases = append(releases, release{peerLane: at})
+		releases = append(releases, release{peerLane: at.peerLane})
 	}
 	retries, err := recordReleases(ctx, tx, f.token, releases)
 	if err != nil {

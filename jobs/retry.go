@@ -111,8 +111,8 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if len(batches) == 0 { // each lane waits for another one
-			return handOverSnooze, r.giveBack(ctx, "", handOverSnooze, 0)
+		if len(batches) == 0 { // each lane waits for another one, or for the fan-out of its newest batch
+			return handOverSnooze, r.giveBack(ctx, "", 0, 0)
 		}
 		pushErr := r.push(ctx, batches)
 		switch {
@@ -203,7 +203,8 @@ func (r *retry) next(ctx context.Context) ([]batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.store.loadNext(ctx, r.lanes, r.cfg.limits, func(b batch) bool { return misses(cursors, r.peer, b.After) })
+	lanes := slices.DeleteFunc(slices.Clone(r.lanes), func(l lag) bool { return l.AtHead })
+	return r.store.loadNext(ctx, lanes, r.cfg.limits, func(b batch) bool { return misses(cursors, r.peer, b.After) })
 }
 
 // held is how far each held lane may have been pushed already.
@@ -233,7 +234,7 @@ func (r *retry) ends(batches []batch) []advance {
 func (r *retry) letGo(ctx context.Context) error {
 	var atHead []advance
 	for _, l := range r.lanes {
-		if l.Behind <= 0 {
+		if l.Behind <= 0 || l.AtHead {
 			atHead = append(atHead, advance{peerLane: l.peerLane, Cursor: l.Cursor})
 		}
 	}
@@ -254,7 +255,7 @@ func (r *retry) advance(ctx context.Context, acked []batch) error {
 
 // record moves the lanes' cursors; got is how many entries that is, by lane.
 func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64) error {
-	var still []peerLane
+	var still []position
 	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) (err error) {
 		still, err = recordAdvances(ctx, tx, r.token, list)
 		return err
@@ -267,12 +268,15 @@ func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64)
 
 	for _, a := range list {
 		i := slices.IndexFunc(r.lanes, func(l lag) bool { return l.Lane == a.Lane })
-		if !slices.Contains(still, a.peerLane) {
+		j := slices.IndexFunc(still, func(p position) bool { return p.Lane == a.Lane })
+		if j < 0 {
 			r.lanes = slices.Delete(r.lanes, i, i+1)
 			continue
 		}
 		l := &r.lanes[i]
-		l.Cursor, l.PushedTo, l.Failures, l.Behind = a.Cursor, max(l.PushedTo, a.Cursor), 0, max(l.Behind-got[a.Lane], 1)
+		l.Cursor, l.PushedTo, l.Failures = a.Cursor, max(l.PushedTo, a.Cursor), 0
+		l.AtHead = !still[j].Newer
+		l.Behind = max(l.Behind-got[a.Lane], 1) // at least what came after the claim
 	}
 	return nil
 }

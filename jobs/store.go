@@ -54,6 +54,7 @@ type lag struct {
 	Retry    int64         // 0 while a fan-out still waits for the answer
 	Failures int
 	Behind   int64 // entries that the peer misses, up to the lane's newest batch
+	AtHead   bool  // the peer has the newest batch, which is not decided yet; known to a retry only
 }
 
 // free reports whether the row may be leased.
@@ -432,11 +433,18 @@ type advance struct {
 	Cursor int64
 }
 
-// recordAdvances moves cursors of rows that token holds. A row whose cursor is the lane's newest batch is removed: the peer is in step. The lanes are
-// locked against the relay meanwhile, so that a fan-out that has seen a row and finds it gone knows that the peer has its batch: either
-// the row's holder saw the batch too, or the fan-out would not have seen the row.
+// position is where a held lane is after its cursor was moved.
+type position struct {
+	peerLane
+	Newer bool // there are batches after the cursor; otherwise the last one is not decided yet
+}
+
+// recordAdvances moves cursors of rows that token holds. A row whose cursor is the lane's newest batch is removed, unless that is undecided: its
+// fan-out may not have begun, and must find that the peer has the batch already. The lanes are locked against the relay meanwhile, so that a
+// fan-out that has seen a row and finds it gone knows that the peer has its batch: either the row's holder saw the batch too, or the
+// fan-out would not have seen the row.
 // The rows that stay are returned; they stay held. errLeaseLost if one of them is not token's any more.
-func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance) (still []peerLane, err error) {
+func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance) (still []position, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -446,34 +454,37 @@ func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance)
 		return nil, fmt.Errorf("record cursors: %w", err)
 	}
 	rows, err := tx.Query(ctx, `
-		with w (peer, lane, cursor) as (
-			select * from unnest($2::text[], $3::smallint[], $4::bigint[])
+		with w as (
+			select w.*,
+			       exists (select from batches b where b.lane = w.lane and b.number > w.cursor) as newer,
+			       exists (select from batches b where b.lane = w.lane and b.verdict = 'pending') as undecided
+			from unnest($2::text[], $3::smallint[], $4::bigint[]) w (peer, lane, cursor)
 		), done as (
 			delete from lagging l
 			using w
 			where l.peer = w.peer and l.lane = w.lane and l.holder = $1 and l.leased_until > clock_timestamp()
-			  and not exists (select from batches b where b.lane = w.lane and b.number > w.cursor)
+			  and not w.newer and not w.undecided
 			returning l.peer, l.lane
 		), moved as (
 			update lagging l
-			set cursor = w.cursor, failures = 0, last_class = ''
+			set cursor = w.cursor, pushed_to = greatest(l.pushed_to, w.cursor), failures = 0, last_class = ''
 			from w
 			where l.peer = w.peer and l.lane = w.lane and l.holder = $1 and l.leased_until > clock_timestamp()
-			  and exists (select from batches b where b.lane = w.lane and b.number > w.cursor)
-			returning l.peer, l.lane
+			  and (w.newer or w.undecided)
+			returning l.peer, l.lane, w.newer
 		)
-		select peer, lane, false from done
+		select peer, lane, false, false from done
 		union all
-		select peer, lane, true from moved`, token, peers, lanes, cursors)
+		select peer, lane, true, newer from moved`, token, peers, lanes, cursors)
 	if err != nil {
 		return nil, fmt.Errorf("record cursors: %w", err)
 	}
 	var (
-		at    peerLane
+		at    position
 		stays bool
 		seen  int
 	)
-	_, err = pgx.ForEachRow(rows, []any{&at.Peer, &at.Lane, &stays}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&at.Peer, &at.Lane, &stays, &at.Newer}, func() error {
 		seen++
 		if stays {
 			still = append(still, at)
