@@ -116,7 +116,7 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		}
 		pushErr := r.push(ctx, batches)
 		switch {
-		case pushErr != nil && (errors.Is(pushErr, errLeaseLost) || ctx.Err() != nil):
+		case pushErr != nil && (notThePeer(pushErr) || ctx.Err() != nil):
 			return 0, pushErr
 		case pushErr != nil:
 			return r.failed(ctx, pushErr)
@@ -147,8 +147,19 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 	}
 }
 
+// renewError is why a push was not begun or was given up although the peer did nothing wrong: the lease could not be noted or renewed.
+type renewError struct{ err error }
+
+func (e *renewError) Error() string { return e.err.Error() }
+func (e *renewError) Unwrap() error { return e.err }
+
+func notThePeer(err error) bool {
+	_, ok := errors.AsType[*renewError](err)
+	return ok
+}
+
 // push sends the batches. How far it goes is noted before the first byte, and the lease is kept alive meanwhile; if that is lost, the push is
-// given up with errLeaseLost.
+// given up with a [*renewError].
 func (r *retry) push(ctx context.Context, batches []batch) error {
 	upTo := r.held()
 	for _, end := range r.ends(batches) {
@@ -156,8 +167,9 @@ func (r *retry) push(ctx context.Context, batches []batch) error {
 		upTo[i] = end
 	}
 	if err := r.store.announce(ctx, r.token, upTo, retryLease); err != nil {
-		return err
+		return &renewError{err}
 	}
+	jobCtx := ctx
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 
@@ -184,8 +196,8 @@ func (r *retry) push(ctx context.Context, batches []batch) error {
 	})
 
 	err := pack(batches, r.cfg.SenderID, r.cfg.limits).send(ctx, PushFunc(r.pushOnce), r.peer)
-	if err != nil && errors.Is(context.Cause(ctx), errLeaseLost) {
-		return context.Cause(ctx)
+	if err != nil && ctx.Err() != nil && jobCtx.Err() == nil {
+		return &renewError{context.Cause(ctx)} // not the peer's doing
 	}
 	return err
 }

@@ -2,17 +2,12 @@ package jobs_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 
 	"quorumbox/internal/peer"
@@ -21,212 +16,6 @@ import (
 	"quorumbox/outbox"
 	"quorumbox/quorum"
 )
-
-// scripted is a set of peers that answer as they are told and remember what they applied.
-type scripted struct {
-	mu      sync.Mutex
-	answer  map[string]func(ctx context.Context) error // nil: acknowledge
-	applied map[string][]string                        // by peer: "store a", "delete a"
-	pushes  map[string]int
-}
-
-func newScripted() *scripted {
-	return &scripted{answer: map[string]func(context.Context) error{}, applied: map[string][]string{}, pushes: map[string]int{}}
-}
-
-func (s *scripted) set(peerID string, answer func(context.Context) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.answer[peerID] = answer
-}
-
-func (s *scripted) Push(ctx context.Context, peerID string, req peer.Request) error {
-	s.mu.Lock()
-	answer := s.answer[peerID]
-	s.pushes[peerID]++
-	s.mu.Unlock()
-	if answer != nil {
-		if err := answer(ctx); err != nil {
-			return err
-		}
-	}
-	var body struct {
-		Memories  []struct{ ID, Title string }
-		Deletions []string
-	}
-	if err := json.Unmarshal(req.Body, &body); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, m := range body.Memories {
-		s.applied[peerID] = append(s.applied[peerID], "store "+m.ID)
-	}
-	for _, id := range body.Deletions {
-		s.applied[peerID] = append(s.applied[peerID], "delete "+id)
-	}
-	return nil
-}
-
-func (s *scripted) got(peerID string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.applied[peerID])
-}
-
-func (s *scripted) count(peerID string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.pushes[peerID]
-}
-
-func refusing(class peer.Class) func(context.Context) error {
-	return func(context.Context) error { return &peer.Error{Class: class} }
-}
-
-// fleet is one worker in this process: relay, sweeper and River client on a database of its own.
-type fleet struct {
-	t      *testing.T
-	pool   *pgxpool.Pool
-	peers  *scripted
-	client *river.Client[pgx.Tx]
-}
-
-// start runs a worker with the peers a, b and c until the test ends.
-func start(t *testing.T, change ...func(*jobs.Config)) *fleet {
-	t.Helper()
-	f := &fleet{t: t, pool: pgtest.New(t), peers: newScripted()}
-	f.run(change...)
-	return f
-}
-
-// run runs a worker until stop is called or the test ends.
-func (f *fleet) run(change ...func(*jobs.Config)) (stop func()) {
-	t := f.t
-	t.Helper()
-	cfg := jobs.Config{
-		SenderID: "ai:leader", Peers: []string{"a", "b", "c"}, Policy: quorum.Policy{N: 4, W: 3},
-		FanOut: f.peers, RetryPush: f.peers,
-		Retry: jobs.Schedule{Initial: 20 * time.Millisecond, Max: 100 * time.Millisecond},
-	}
-	for _, c := range change {
-		c(&cfg)
-	}
-	var err error
-	if f.client, err = jobs.NewClient(f.pool, cfg); err != nil {
-		t.Fatal(err)
-	}
-	if err := jobs.RegisterPeers(t.Context(), f.pool, cfg.Peers); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	if err := f.client.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	relay := outbox.NewRelay(f.pool, jobs.Enqueuer{Client: f.client}, outbox.RelayConfig{Lease: cfg.Lease})
-	sweeper := jobs.NewSweeper(f.pool, f.client, cfg)
-	var loops sync.WaitGroup
-	loops.Go(func() { _ = relay.Run(ctx) })
-	loops.Go(func() { _ = sweeper.Run(ctx) })
-	client := f.client
-	stop = sync.OnceFunc(func() {
-		stopCtx, cancelStop := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancelStop()
-		if err := client.StopAndCancel(stopCtx); err != nil {
-			t.Errorf("stop River: %v", err)
-		}
-		cancel()
-		loops.Wait()
-	})
-	t.Cleanup(stop)
-	return stop
-}
-
-func (f *fleet) store(ids ...string) []outbox.EntryID {
-	f.t.Helper()
-	var memories []outbox.Memory
-	for _, id := range ids {
-		ns, id, ok := strings.Cut(id, ":")
-		if !ok {
-			ns, id = "ns", ns
-		}
-		memories = append(memories, outbox.Memory{ID: id, Namespace: ns, Title: id, Content: "content"})
-	}
-	var entries []outbox.EntryID
-	f.inTx(func(tx pgx.Tx) error {
-		stored, err := outbox.StoreMany(f.t.Context(), tx, memories)
-		for _, s := range stored {
-			entries = append(entries, s.Entry)
-		}
-		return err
-	})
-	return entries
-}
-
-func (f *fleet) inTx(do func(tx pgx.Tx) error) {
-	f.t.Helper()
-	if err := pgx.BeginFunc(f.t.Context(), f.pool, do); err != nil {
-		f.t.Fatal(err)
-	}
-}
-
-func (f *fleet) await(entries ...outbox.EntryID) outbox.Verdict {
-	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
-	defer cancel()
-	v, err := outbox.Await(ctx, f.pool, entries...)
-	if err != nil {
-		f.dump()
-		f.t.Fatal(err)
-	}
-	return v
-}
-
-func (f *fleet) scalar(sql string) (n int) {
-	f.t.Helper()
-	if err := f.pool.QueryRow(f.t.Context(), sql).Scan(&n); err != nil {
-		f.t.Fatal(err)
-	}
-	return n
-}
-
-func (f *fleet) lagging() int { return f.scalar(`select count(*) from lagging`) }
-
-// eventually polls cond and prints the tables if it never holds.
-func (f *fleet) eventually(what string, cond func() bool) {
-	f.t.Helper()
-	deadline := time.NewTimer(time.Minute)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-deadline.C:
-			f.dump()
-			f.t.Fatalf("did not happen: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
-func (f *fleet) dump() {
-	for _, table := range []string{"batches", "lagging", "river_job"} {
-		rows, err := f.pool.Query(context.WithoutCancel(f.t.Context()), `select to_jsonb(t)::text from `+table+` t`)
-		if err != nil {
-			f.t.Log(err)
-			continue
-		}
-		list, _ := pgx.CollectRows(rows, pgx.RowTo[string])
-		f.t.Logf("%s:\n%s", table, strings.Join(list, "\n"))
-	}
-}
-
-func stores(ids ...string) (list []string) {
-	for _, id := range ids {
-		list = append(list, "store "+id)
-	}
-	return list
-}
 
 func TestAllAck(t *testing.T) {
 	t.Parallel()
@@ -365,6 +154,57 @@ func TestStragglerDoesNotDelayTheVerdict(t *testing.T) {
 	}
 }
 
+// slow answers after a while.
+func slow(d time.Duration) func(context.Context) error {
+	return func(ctx context.Context) error {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return &peer.Error{Class: peer.ClassTimeout}
+		}
+	}
+}
+
+// A peer that is always a little slower than the others is sent everything once, in order, and in larger pushes.
+func TestSlowPeerIsSentNothingTwice(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.peers.set("c", slow(20*time.Millisecond))
+	var ids []string
+	for i := range 100 {
+		id := fmt.Sprintf("m-%03d", i)
+		ids = append(ids, id)
+		if v := f.await(f.store(id)...); !v.IsMet() {
+			t.Fatalf("%s: got %+v, want met", id, v)
+		}
+	}
+	f.eventually("c in step", func() bool { return f.lagging() == 0 })
+	for _, p := range []string{"a", "b", "c"} {
+		if diff := cmp.Diff(stores(ids...), f.peers.got(p)); diff != "" {
+			t.Errorf("%s got (-want +got):\n%s", p, diff)
+		}
+	}
+}
+
+// A straggler of one batch is a member of the next one's quorum, if it is needed: its lane is waited for.
+func TestStragglerIsWaitedForWhenNeeded(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.peers.set("c", slow(20*time.Millisecond))
+	for i := range 60 {
+		if i == 20 {
+			f.peers.set("b", refusing(peer.ClassRefusedConnection))
+		}
+		if v := f.await(f.store(fmt.Sprintf("m-%03d", i))...); !v.IsMet() {
+			f.dump()
+			t.Fatalf("entry %d: got %+v, want met by a and the slow c", i, v)
+		}
+	}
+}
+
 // Our tables are the truth: whatever happens to River's rows, the work gets a new job.
 func TestSweeperReplacesLostJobs(t *testing.T) {
 	t.Parallel()
@@ -478,6 +318,35 @@ func TestCatchUpInFewPushes(t *testing.T) {
 	}
 	if n := f.peers.count("c") - before; n > 6 {
 		t.Errorf("got %d pushes for 2500 entries, want at most 6", n)
+	}
+}
+
+// A retry whose lease is taken from it while it pushes gives the push up, and the peer is not blamed for that.
+func TestRetryGivesUpAPushWithItsLease(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.peers.set("c", refusing(peer.ClassRefusedConnection))
+	f.await(f.store("m-1")...)
+	pushing, givenUp := make(chan struct{}), make(chan struct{})
+	f.peers.set("c", func(ctx context.Context) error {
+		close(pushing)
+		<-ctx.Done()
+		f.peers.set("c", nil)
+		close(givenUp)
+		return &peer.Error{Class: peer.ClassCanceled}
+	})
+	<-pushing
+	failures := f.scalar(`select failures from lagging`)
+	if _, err := f.pool.Exec(t.Context(), `update lagging set holder = nextval('tokens')`); err != nil {
+		t.Fatal(err)
+	}
+	<-givenUp
+	if n := f.scalar(`select failures from lagging`); n != failures {
+		t.Errorf("got %d failures after the lost lease, want %d as before", n, failures)
+	}
+	f.eventually("c in step", func() bool { return f.lagging() == 0 })
+	if n := f.scalar(`select count(*) from peers where last_error_class = 'canceled'`); n != 0 {
+		t.Error("the peer was blamed")
 	}
 }
 
