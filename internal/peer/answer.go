@@ -38,7 +38,11 @@ func (c *Client) answered(ctx context.Context, resp *http.Response, body *payloa
 	case accepted && !body.whole():
 		return &Error{Class: ClassMalformedAnswer, Status: resp.StatusCode, Detail: "answered before the whole push was sent"}
 	}
-	return classify(resp.StatusCode, resp.Header, *buf, expectIDs, time.Now())
+	e := classify(resp.StatusCode, resp.Header, *buf, expectIDs, time.Now())
+	if e != nil && e.unparsed && bool(c.lenient) {
+		return nil
+	}
+	return e
 }
 
 // readAnswer appends the answer to buf, at most maxAnswerBytes of it.
@@ -86,11 +90,12 @@ func classify(status int, header http.Header, body []byte, expectIDs []string, n
 		e.Class = ClassTooLarge
 	case status == http.StatusTooManyRequests:
 		e.Class = ClassRateLimited
-		quota, resetAt := quotaBody(body)
-		if quota || header.Get("X-Quota-Reset-At") != "" {
+		quota := readQuota(body)
+		if quota.Error == "QUOTA_EXCEEDED" || header.Get("X-Quota-Reset-At") != "" {
 			e.Class = ClassQuota
 		}
-		e.RetryAfter = retryAfter(header, resetAt, now)
+		e.Applied, e.Refused = clampCount(quota.Applied), clampCount(quota.Refused)
+		e.RetryAfter = retryAfter(header, quota.ResetAt, now)
 	case status >= 500 && status < 600:
 		e.Class = serverClass(status)
 		e.RetryAfter = retryAfter(header, "", now)
@@ -124,6 +129,7 @@ func accepted(e *Error, header http.Header, body []byte, expectIDs []string, now
 	}
 	fields, ok := members(body)
 	if !ok {
+		e.unparsed = !isObject(body)
 		return malformed("the answer is no JSON object")
 	}
 	if fields.ids != nil {
@@ -151,6 +157,7 @@ func accepted(e *Error, header http.Header, body []byte, expectIDs []string, now
 		}
 		if count > 0 {
 			e.Class, e.Detail = counter.class, counter.name+" "+strconv.FormatUint(count, 10)
+			e.Refused = clampCount(counter.value)
 			if counter.class == ClassQuota {
 				e.RetryAfter = retryAfter(header, "", now)
 			}
@@ -218,14 +225,43 @@ func speaksTLS(body []byte) bool {
 		bytes.Contains(body, []byte("plain HTTP request was sent to HTTPS port"))
 }
 
-// quotaBody reports whether a body of 429 is that of the author's quota, and its reset_at.
-func quotaBody(body []byte) (quota bool, resetAt string) {
-	var answer struct {
-		Error   string `json:"error"`
-		ResetAt string `json:"reset_at"`
+// quota is what matters of a body of 429. The texts and counts are the peer's.
+type quota struct {
+	Error   string
+	ResetAt string
+	Applied json.RawMessage
+	Refused json.RawMessage
+}
+
+// readQuota reads a body of 429. What cannot be read is left out, field by field.
+func readQuota(body []byte) quota {
+	var raw struct {
+		Error   json.RawMessage `json:"error"`
+		ResetAt json.RawMessage `json:"reset_at"`
+		Applied json.RawMessage `json:"applied_before_refusal"`
+		Refused json.RawMessage `json:"quota_refused"`
 	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return false, ""
+	q := quota{}
+	if err := json.Unmarshal(body, &raw); err != nil {
+		return q
 	}
-	return answer.Error == "QUOTA_EXCEEDED", answer.ResetAt
+	q.Applied, q.Refused = raw.Applied, raw.Refused
+	for _, text := range [...]struct {
+		from json.RawMessage
+		to   *string
+	}{{raw.Error, &q.Error}, {raw.ResetAt, &q.ResetAt}} {
+		if len(text.from) > 0 {
+			_ = json.Unmarshal(text.from, text.to) // left empty if it is no text
+		}
+	}
+	return q
+}
+
+// clampCount reads a counter into 0..[MaxCount]. What is no integer counts as 0.
+func clampCount(raw []byte) int {
+	count, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, ParseInt returns the nearest value
+		return 0
+	}
+	return int(min(max(count, 0), MaxCount))
 }

@@ -29,7 +29,7 @@ const (
 
 	maxAnswerBytes   = 64 << 10
 	maxHeaderBytes   = 16 << 10
-	maxKeyBytes      = 8 << 10 // of an Idempotency-Key; HTTP servers give up between 8 and 64 KiB of headers
+	maxKeyBytes      = 8 << 10 // of an Idempotency-Key or credential; HTTP servers give up between 8 and 64 KiB of headers
 	writeBufferBytes = 8 << 10 // headers and body of a small push leave in one write
 )
 
@@ -38,14 +38,17 @@ var errAttemptLimit = fmt.Errorf("attempt limit of %s: %w", AttemptLimit, contex
 
 // Client sends pushes to one peer over connections of its own. It is safe for concurrent use. It prints as its peer's id.
 type Client struct {
-	id        string
-	endpoint  *url.URL
-	host      string
-	key       ed25519.PrivateKey
-	gate      func(scheme, host string) error
-	headers   http.Header // those that every request has; never changed
-	transport *http.Transport
-	buffers   sync.Pool // of *[]byte, for signed bytes and answers
+	id         string
+	endpoint   *url.URL
+	host       string
+	key        ed25519.PrivateKey
+	credential func() (cred, chain string)
+	gate       func(scheme, host string) error
+	observe    func(Attempt)
+	lenient    LenientAcks
+	headers    http.Header // those that every request has; never changed
+	transport  *http.Transport
+	buffers    sync.Pool // of *[]byte, for signed bytes and answers
 }
 
 // New returns a client of the peer that cfg describes, or an error that lists everything that is wrong with cfg and says what
@@ -74,14 +77,17 @@ func New(cfg Config) (*Client, error) {
 		headers["X-Api-Key"] = []string{cfg.APIKey.Reveal()}
 	}
 	return &Client{
-		id:        cfg.ID,
-		endpoint:  endpoint,
-		host:      base.Hostname(),
-		key:       cfg.SigningKey,
-		gate:      cfg.Gate,
-		headers:   headers,
-		transport: newTransport(cfg),
-		buffers:   sync.Pool{New: func() any { return new([]byte) }},
+		id:         cfg.ID,
+		endpoint:   endpoint,
+		host:       base.Hostname(),
+		key:        cfg.SigningKey,
+		credential: cfg.Credential,
+		gate:       cfg.Gate,
+		observe:    cfg.Observe,
+		lenient:    cfg.LenientAcks,
+		headers:    headers,
+		transport:  newTransport(cfg),
+		buffers:    sync.Pool{New: func() any { return new([]byte) }},
 	}, nil
 }
 
@@ -174,15 +180,16 @@ type Request struct {
 // exactly as it is, with its length; the request cannot be rewound, so that net/http does not replay it (with its nonce) on a
 // kept-alive connection that the peer closed, as it otherwise does for requests with an Idempotency-Key.
 func (c *Client) Post(ctx context.Context, req Request) error {
-	if e := c.post(ctx, req); e != nil {
+	if e := c.attempt(ctx, req, firstTurn); e != nil {
 		return e
 	}
 	return nil
 }
 
-func (c *Client) post(ctx context.Context, req Request) *Error {
+// post makes one request. status is that of the answer, 0 if there was none.
+func (c *Client) post(ctx context.Context, req Request) (status int, e *Error) {
 	if e := c.admit(req); e != nil {
-		return e
+		return 0, e
 	}
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
@@ -208,9 +215,9 @@ func (c *Client) post(ctx context.Context, req Request) *Error {
 	// The transport itself, not an http.Client: nothing follows redirects, keeps cookies or wraps the URL into errors.
 	resp, err := c.transport.RoundTrip(wire)
 	if err != nil {
-		return noAnswer(ctx, err, body.detach() > 0)
+		return 0, noAnswer(ctx, err, body.detach() > 0)
 	}
-	return c.answered(ctx, resp, body, req.ExpectIDs)
+	return resp.StatusCode, c.answered(ctx, resp, body, req.ExpectIDs)
 }
 
 // admit refuses what cannot or may not be sent, without any use of the network.
@@ -242,7 +249,7 @@ const gatePrefix = "governance refused outbound to "
 
 // header returns the headers of one attempt. Each call makes a new nonce.
 func (c *Client) header(req Request) http.Header {
-	header := make(http.Header, len(c.headers)+4)
+	header := make(http.Header, len(c.headers)+6)
 	maps.Copy(header, c.headers)
 	if req.IdempotencyKey != "" {
 		header["Idempotency-Key"] = []string{req.IdempotencyKey}
@@ -259,5 +266,21 @@ func (c *Client) header(req Request) http.Header {
 		header["X-Memory-Nonce"] = []string{nonce}
 		header["X-Memory-Sig"] = []string{signature}
 	}
+	if c.credential != nil {
+		addCredential(header, c.credential)
+	}
 	return header
+}
+
+// addCredential adds what credential returns, as far as a header can carry it. There is no chain without its leaf.
+func addCredential(header http.Header, credential func() (cred, chain string)) {
+	fits := func(value string) bool { return value != "" && len(value) <= maxKeyBytes && headerValue(value) }
+	cred, chain := credential()
+	if !fits(cred) {
+		return
+	}
+	header["X-Memory-Cred"] = []string{cred}
+	if fits(chain) {
+		header["X-Memory-Cred-Chain"] = []string{chain}
+	}
 }

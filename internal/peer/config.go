@@ -36,14 +36,27 @@ type Config struct {
 	SenderID string
 	// SigningKey signs each request. Nil sends neither signature nor nonce.
 	SigningKey ed25519.PrivateKey `json:"-"`
+	// Credential returns what to send as x-memory-cred and x-memory-cred-chain, "" for nothing: the whole header values. It is
+	// asked for every attempt, so that a credential that was rotated is used at the very next request; hence it must be quick
+	// and safe for concurrent use. Pushes of a bulk catch-up carry it too, other than the reference's, because a peer that
+	// knows this sender by its credential alone could not verify their signature without it. A value that a header cannot
+	// carry or of more than 8 KiB is left out, and the chain with its credential: peers fall back to the enrolled key. Peers
+	// take a credential only with a signature by its subject key, which SigningKey must be. Nil sends none.
+	Credential func() (cred, chain string) `json:"-"`
 	// APIKey is sent as x-api-key. The zero value sends no such header.
 	APIKey secret.Secret
 	// AllowNets are the networks that the peer may resolve to beside public addresses; see [Allowed].
 	AllowNets []netip.Prefix
 	// Gate is asked for each attempt, before name resolution, whether the scheme and host may be reached; an error refuses the
-	// attempt and its text (made printable, cut at 200 bytes) becomes the reason. Nil allows all. It must be safe for
-	// concurrent use.
+	// attempt and its text (made printable, cut at 200 bytes) becomes the reason, behind "governance refused outbound to
+	// {host}: ". The host is that of the URL as it is written there, without port and brackets. A URL that cannot be parsed
+	// never gets here, because [New] refuses it. Nil allows all. It must be safe for concurrent use.
 	Gate func(scheme, host string) error `json:"-"`
+	// LenientAcks takes a 2xx answer that is no JSON object for an acknowledgement. Defaults to the strict reading.
+	LenientAcks LenientAcks
+	// Observe is called at the end of each attempt, in the goroutine of the push and before it returns or pauses. It must be
+	// quick and safe for concurrent use. Nil observes nothing.
+	Observe func(Attempt) `json:"-"`
 	// RootCAs are the authorities that the peer's certificate is checked against. Nil means those of the system.
 	RootCAs *x509.CertPool `json:"-"`
 	// ClientCertificate returns the certificate for mutual TLS and is called for each handshake, so that it can follow a
@@ -64,6 +77,12 @@ type Config struct {
 	// (Linux only). At least 1ms. Defaults to 20s.
 	TCPUserTimeout time.Duration
 }
+
+// LenientAcks says how to read a complete 2xx answer whose body is no JSON object. If true it is an acknowledgement, which is
+// how the reference sender has it; peers behind a proxy that replaces bodies can need that. If false, the default, it is
+// [ClassMalformedAnswer], because such an answer may come from something that is no peer. All else is read strictly in
+// both cases: a skipped item is never an acknowledgement, and neither is an answer that was cut, compressed or too long.
+type LenientAcks bool
 
 func (cfg Config) withDefaults() Config {
 	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, DefaultConnectTimeout)

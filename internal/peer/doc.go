@@ -10,7 +10,8 @@
 //   - The bytes that are signed are the bytes that are sent. A body is encoded once ([Message.Encode]) and each attempt signs
 //     it with a nonce of its own; net/http must therefore never replay a request by itself (see [Client.Post]).
 //   - An acknowledgement is true or it is none. A 2xx answer counts only if it is a complete JSON object in which nothing was
-//     skipped, refused for quota or unsupported, and whose ids, if it lists any, contain the expected one.
+//     skipped, refused for quota or unsupported, and whose ids, if it lists any, contain the expected one. [LenientAcks]
+//     lets go of the JSON, and of nothing else.
 //   - Nothing that the peer sends can hurt: answers are read up to 64 KiB within the deadline of the context, headers up to
 //     16 KiB, redirects and compressed answers are refused, and every address is checked after name resolution ([Allowed]).
 package peer

@@ -2,11 +2,15 @@ package peer
 
 import (
 	"log/slog"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// MaxCount is the largest value of [Error.Refused] and [Error.Applied]. Larger counts of a peer are cut to it.
+const MaxCount = math.MaxInt32
 
 // maxDetailBytes bounds [Error.Detail], because errors end in rows and pages.
 const maxDetailBytes = 200
@@ -22,12 +26,20 @@ type Error struct {
 	Status int
 	// RetryAfter is how long the peer asks to be left alone, within [MinRetryAfter, MaxRetryAfter]; 0 if it does not say.
 	RetryAfter time.Duration
+	// Refused is how many items the peer says that it did not take: the counter behind the class, which is skipped,
+	// unsupported_on_postgres or quota_refused. 0 if the answer does not say. It is the peer's word, within 0..[MaxCount].
+	Refused int
+	// Applied is how many items the peer says that it took before it answered 429 (applied_before_refusal): the first ones,
+	// in the order of the message. 0 if the answer does not say. It is the peer's word, within 0..[MaxCount], and may be
+	// more than was sent.
+	Applied int
 	// Detail adds a fact to the class, in at most 200 printable ASCII bytes. It may be empty.
 	Detail string
 
-	first  *Error // the attempt before this one, if this one was the retry
-	cause  error
-	unsent bool // nothing of the body left this process
+	first    *Error // the attempt before this one, if this one was the retry
+	cause    error
+	unsent   bool // nothing of the body left this process
+	unparsed bool // the answer was 2xx and no JSON object; see LenientAcks
 }
 
 // Error returns the reason in the forms of the reference sender: "http 503 Service Unavailable", "network: ..." for a push
@@ -107,6 +119,12 @@ func (e *Error) LogValue() slog.Value {
 	}
 	if e.RetryAfter != 0 {
 		attrs = append(attrs, slog.Duration("retry_after", e.RetryAfter))
+	}
+	if e.Refused != 0 {
+		attrs = append(attrs, slog.Int("refused", e.Refused))
+	}
+	if e.Applied != 0 {
+		attrs = append(attrs, slog.Int("applied", e.Applied))
 	}
 	return slog.GroupValue(attrs...)
 }

@@ -20,6 +20,9 @@ func RetryAfterOf(header http.Header, resetAt string, now time.Time) time.Durati
 	return retryAfter(header, resetAt, now)
 }
 
+// Unparsed reports whether the lenient reading takes the answer behind e for an acknowledgement.
+func Unparsed(e *Error) bool { return e.unparsed }
+
 // ProxyOf returns whether the client's transport has a proxy function.
 func ProxyOf(c *Client) bool { return c.transport.Proxy != nil }
 

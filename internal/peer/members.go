@@ -32,10 +32,10 @@ func (a *answer) member(name []byte) *[]byte {
 // of the two counts would be anybody's guess (RFC 8259 section 4). Names are compared as they are, where encoding/json would
 // take "SKIPPED" for "skipped". Each push has an answer to read, so it is read in place: the result refers to text.
 func members(text []byte) (answer, bool) {
-	text = bytes.Trim(text, " \t\r\n")
-	if len(text) == 0 || text[0] != '{' || !json.Valid(text) {
+	if !isObject(text) {
 		return answer{}, false
 	}
+	text = bytes.Trim(text, " \t\r\n")
 	// From here on the text is known to be valid, so nothing below runs past its end.
 	var fields answer
 	for i := next(text, 1); text[i] != '}'; {
@@ -52,6 +52,12 @@ func members(text []byte) (answer, bool) {
 		i = next(text, end)
 	}
 	return fields, true
+}
+
+// isObject reports whether text is one JSON object and nothing else, whatever its members.
+func isObject(text []byte) bool {
+	text = bytes.Trim(text, " \t\r\n")
+	return len(text) > 0 && text[0] == '{' && json.Valid(text)
 }
 
 // next returns the index of the next name, value or closing brace: it passes over blanks, one comma or one colon.

@@ -9,12 +9,14 @@ import (
 // order of its own (memories, deletions, archives, restores, links, pendings, decisions, namespace entries, clears), not in
 // the order of the text, and takes at most 1000 elements of each.
 //
-// Elements of type [json.RawMessage] are compact valid JSON objects and are copied as they are.
+// Elements of type [json.RawMessage] are compact valid JSON objects and are copied as they are. That is the caller's promise, as
+// columns of type json keep it: nothing here can fail, and an element that breaks it makes a body that peers answer with 400.
 type Message struct {
 	Memories            []json.RawMessage
-	Deletions           []string // memory ids
-	Archives            []string // memory ids
-	Restores            []string // memory ids
+	Embeddings          []json.RawMessage // vectors of Memories; they travel with them and are no entries of their own
+	Deletions           []string          // memory ids
+	Archives            []string          // memory ids
+	Restores            []string          // memory ids
 	Links               []json.RawMessage
 	Pendings            []json.RawMessage
 	PendingDecisions    []json.RawMessage
@@ -22,7 +24,7 @@ type Message struct {
 	NamespaceMetaClears []string // namespaces
 }
 
-// Items returns how many elements the message carries.
+// Items returns how many elements the message carries, embeddings not counted.
 func (m Message) Items() int {
 	return len(m.Memories) + len(m.Deletions) + len(m.Archives) + len(m.Restores) + len(m.Links) +
 		len(m.Pendings) + len(m.PendingDecisions) + len(m.NamespaceMeta) + len(m.NamespaceMetaClears)
@@ -33,7 +35,7 @@ func (m Message) Items() int {
 // unless a text has to be escaped.
 func (m Message) Encode(senderID string) []byte {
 	size := len(`{"dry_run":false,"memories":[],"sender_agent_id":""}`) + len(senderID)
-	for _, objects := range [...][]json.RawMessage{m.Links, m.Memories, m.NamespaceMeta, m.PendingDecisions, m.Pendings} {
+	for _, objects := range [...][]json.RawMessage{m.Embeddings, m.Links, m.Memories, m.NamespaceMeta, m.PendingDecisions, m.Pendings} {
 		size += sizeOf(objects)
 	}
 	for _, texts := range [...][]string{m.Archives, m.Deletions, m.NamespaceMetaClears, m.Restores} {
@@ -44,6 +46,7 @@ func (m Message) Encode(senderID string) []byte {
 	body = appendTexts(body, "archives", m.Archives)
 	body = appendTexts(body, "deletions", m.Deletions)
 	body = append(body, `"dry_run":false,`...)
+	body = appendObjects(body, "embeddings", m.Embeddings)
 	body = appendObjects(body, "links", m.Links)
 	if len(m.Memories) == 0 {
 		body = append(body, `"memories":[],`...)

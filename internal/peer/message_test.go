@@ -40,13 +40,19 @@ func TestMessageEncode(t *testing.T) {
 			"every list",
 			peer.Message{
 				Memories: []json.RawMessage{one}, Deletions: []string{"d"}, Archives: []string{"a"}, Restores: []string{"r"},
-				Links: []json.RawMessage{[]byte(`{"l":1}`)}, Pendings: []json.RawMessage{[]byte(`{"p":1}`)},
+				Embeddings: []json.RawMessage{[]byte(`{"e":1}`)},
+				Links:      []json.RawMessage{[]byte(`{"l":1}`)}, Pendings: []json.RawMessage{[]byte(`{"p":1}`)},
 				PendingDecisions: []json.RawMessage{[]byte(`{"pd":1}`)}, NamespaceMeta: []json.RawMessage{[]byte(`{"n":1}`)},
 				NamespaceMetaClears: []string{"x", "y"},
 			},
-			`{"archives":["a"],"deletions":["d"],"dry_run":false,"links":[{"l":1}],"memories":[{"id":"m-1"}],` +
+			`{"archives":["a"],"deletions":["d"],"dry_run":false,"embeddings":[{"e":1}],"links":[{"l":1}],"memories":[{"id":"m-1"}],` +
 				`"namespace_meta":[{"n":1}],"namespace_meta_clears":["x","y"],"pending_decisions":[{"pd":1}],"pendings":[{"p":1}],` +
 				`"restores":["r"],"sender_agent_id":"ai:leader"}`, 10,
+		},
+		{
+			"embeddings are no items",
+			peer.Message{Memories: []json.RawMessage{one}, Embeddings: []json.RawMessage{[]byte(`{"e":1}`), []byte(`{"e":2}`)}, Deletions: []string{"d"}},
+			`{"deletions":["d"],"dry_run":false,"embeddings":[{"e":1},{"e":2}],"memories":[{"id":"m-1"}],"sender_agent_id":"ai:leader"}`, 2,
 		},
 		{
 			"escapes as serde_json does",
@@ -73,8 +79,9 @@ func TestMessageEncode(t *testing.T) {
 
 func TestMessageEncodeAllocatesOnce(t *testing.T) {
 	message := peer.Message{
-		Memories:  []json.RawMessage{[]byte(`{"id":"m-1","content":"` + strings.Repeat("x", 5000) + `"}`)},
-		Deletions: []string{"m-2", "m-3"},
+		Memories:   []json.RawMessage{[]byte(`{"id":"m-1","content":"` + strings.Repeat("x", 5000) + `"}`)},
+		Deletions:  []string{"m-2", "m-3"},
+		Embeddings: []json.RawMessage{[]byte(`{"memory_id":"m-1","vector":[0.5]}`)},
 	}
 	var sink []byte
 	allocs := testing.AllocsPerRun(100, func() { sink = message.Encode(senderID) })

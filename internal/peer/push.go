@@ -31,7 +31,7 @@ func (c *Client) Push(ctx context.Context, req Request) error {
 // PushReport is [Client.Push] with a report for those who keep count.
 func (c *Client) PushReport(ctx context.Context, req Request) (Report, error) {
 	var report Report
-	first := c.post(ctx, req)
+	first := c.attempt(ctx, req, firstTurn)
 	report.add(first)
 	if first == nil {
 		return report, nil
@@ -39,7 +39,7 @@ func (c *Client) PushReport(ctx context.Context, req Request) (Report, error) {
 	if !first.again() || !pause(ctx, RetryPause) {
 		return report, first
 	}
-	second := c.post(ctx, req)
+	second := c.attempt(ctx, req, retryTurn)
 	report.add(second)
 	if second == nil {
 		return report, nil
