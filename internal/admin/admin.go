@@ -1,4 +1,4 @@
-// Package admin serves the operator's pages on a loopback address: River UI, the status of replication as JSON, and a sign of life.
+// Package admin serves the operator's pages on a loopback address: River UI, the status of replication as JSON, metrics, and a sign of life.
 //
 // The pages have no login, and River UI can cancel and delete jobs. So only loopback addresses are served, and only requests that name
 // one: a web page that somebody visits can neither send state-changing requests across origins nor reach the pages under a name of
@@ -19,6 +19,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/riverqueue/river"
 	"riverqueue.com/riverui"
 
@@ -47,12 +49,13 @@ const (
 // ErrAddressInUse says that another process, such as a second worker on this machine, listens on the address.
 var ErrAddressInUse = errors.New("the address is in use by another process")
 
-// Config is what the pages need. All fields must be set.
+// Config is what the pages need. All fields but Registry must be set.
 type Config struct {
-	Pool   *pgxpool.Pool
-	Client *river.Client[pgx.Tx] // need not be started
-	Logger *slog.Logger
-	Listen string // host:port; the host is a loopback address or localhost; port 0 picks a free one
+	Pool     *pgxpool.Pool
+	Client   *river.Client[pgx.Tx] // need not be started
+	Logger   *slog.Logger
+	Listen   string               // host:port; the host is a loopback address or localhost; port 0 picks a free one
+	Registry *prometheus.Registry // what /metrics shows; nil: /metrics is 404
 }
 
 // Server serves the pages. Use it once: New, Listen if the address is wanted, Run.
@@ -83,6 +86,9 @@ func New(cfg Config) (*Server, error) {
 	mux.Handle(UIPath, ui)
 	mux.HandleFunc("GET /livez", live)
 	mux.HandleFunc("GET /api/status", s.status)
+	if cfg.Registry != nil {
+		mux.Handle("GET /metrics", metricsHandler(cfg))
+	}
 	s.handler = loopbackOnly(http.NewCrossOriginProtection().Handler(http.MaxBytesHandler(mux, maxBodyBytes)))
 	return s, nil
 }
@@ -194,6 +200,15 @@ func live(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	_, _ = w.Write([]byte("ok\n"))
+}
+
+// metricsHandler shows the metrics as Prometheus reads them. A collector that fails costs its own metrics only. OpenMetrics stays off: there the
+// family of a counter has no suffix _total, and quorumbox_refusals is a gauge and quorumbox_refusals_total a counter.
+func metricsHandler(cfg Config) http.Handler {
+	return promhttp.HandlerFor(cfg.Registry, promhttp.HandlerOpts{
+		ErrorLog:      slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
+		ErrorHandling: promhttp.ContinueOnError,
+	})
 }
 
 // status answers with the JSON of [status.Report], or 503 and {"error": "…"} while the database cannot be read.

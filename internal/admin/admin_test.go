@@ -36,7 +36,12 @@ func config(t *testing.T, pool *pgxpool.Pool, listen string) admin.Config {
 // serve starts the pages on a free port and returns their base URL.
 func serve(t *testing.T, pool *pgxpool.Pool) string {
 	t.Helper()
-	server, err := admin.New(config(t, pool, "127.0.0.1:0"))
+	return start(t, config(t, pool, "127.0.0.1:0"))
+}
+
+func start(t *testing.T, cfg admin.Config) string {
+	t.Helper()
+	server, err := admin.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

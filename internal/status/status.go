@@ -136,15 +136,24 @@ func Read(ctx context.Context, db DB) (Report, error) {
 	r.queueUndispatched(&b)
 	r.queueUndecided(&b)
 	r.queueVerdicts(&b)
-	if err := db.SendBatch(ctx, &b).Close(); err != nil {
-		const undefinedTable = "42P01"
-		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == undefinedTable {
-			return Report{}, ErrNoSchema
-		}
-		return Report{}, fmt.Errorf("read status: %w", err)
+	if err := send(ctx, db, &b); err != nil {
+		return Report{}, err
 	}
 	r.Summary = r.Sentence()
 	return r, nil
+}
+
+// send runs what was queued, and has its results read.
+func send(ctx context.Context, db DB, b *pgx.Batch) error {
+	err := db.SendBatch(ctx, b).Close()
+	const undefinedTable = "42P01"
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == undefinedTable {
+		return ErrNoSchema
+	}
+	if err != nil {
+		return fmt.Errorf("read status: %w", err)
+	}
+	return nil
 }
 
 func (r *Report) queueClock(b *pgx.Batch) {

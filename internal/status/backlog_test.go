@@ -1,0 +1,69 @@
+package status_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jackc/pgx/v5"
+
+	"quorumbox/internal/peer"
+	"quorumbox/internal/pgtest"
+	"quorumbox/internal/status"
+)
+
+func TestReadBacklog(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	exec(t, pool, log, 3, 10, "100 seconds", "met", "")
+	exec(t, pool, log, 11, 1, "50 seconds", "pending", "")
+	exec(t, pool, `insert into peers (id, state) values ('a', 'active'), ('b', 'paused'), ('c', 'absent')`)
+	exec(t, pool, `insert into lagging (peer, lane, cursor, pushed_to, retry) values ('b', 3, 4, 4, 1)`)
+	exec(t, pool, `
+		insert into refusals (peer, entry, lane, class)
+		values ('a', 1, 3, 'skipped'), ('a', 2, 3, 'skipped'), ('a', 3, 3, 'bad_request'), ('b', 1, 3, 'skipped'), ('c', 1, 3, 'skipped')`)
+	exec(t, pool, `insert into undispatched (lane, entry, bytes) select 9, id, 1 from outbox order by id limit 1`)
+
+	got, err := status.ReadBacklog(t.Context(), pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := read(t, pool)
+	want := status.Backlog{
+		Peers: report.Peers, Undispatched: report.Undispatched, Undecided: report.Undecided,
+		Refusals: []status.Refusals{
+			{Peer: "a", Class: peer.ClassBadRequest, Entries: 1},
+			{Peer: "a", Class: peer.ClassSkipped, Entries: 2},
+			{Peer: "b", Class: peer.ClassSkipped, Entries: 1},
+		},
+	}
+	if diff := cmp.Diff(want, got, near()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if b := got.Peers[1]; b.EntriesLagging != 6 || got.Undispatched.Entries != 1 || got.Undecided.Batches != 1 {
+		t.Errorf("got %d, %d and %d, want 6 lagging and 1 undispatched entry and 1 undecided batch",
+			b.EntriesLagging, got.Undispatched.Entries, got.Undecided.Batches)
+	}
+}
+
+func TestReadBacklogOfAnEmptyDatabase(t *testing.T) {
+	t.Parallel()
+	got, err := status.ReadBacklog(t.Context(), pgtest.New(t))
+	if diff := cmp.Diff(status.Backlog{}, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
+		t.Errorf("got %v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestReadBacklogWithoutTables(t *testing.T) {
+	t.Parallel()
+	conn, err := pgx.Connect(t.Context(), pgtest.EmptyURL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if _, err := status.ReadBacklog(t.Context(), conn); !errors.Is(err, status.ErrNoSchema) {
+		t.Errorf("got %v, want ErrNoSchema", err)
+	}
+}
