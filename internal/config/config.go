@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"quorumbox/internal/outbound"
 	"quorumbox/internal/secret"
 	"quorumbox/quorum"
 )
@@ -22,15 +23,24 @@ type Config struct {
 	// Database says where the tables are.
 	Database Database `koanf:"database"`
 	// SenderID is the agent id that peers see as the sender. Grammar and reserved names: wire protocol, "Agent id".
-	SenderID string `koanf:"sender_id" default:"host:<hostname>" doc:"the agent id that peers see as the sender: 1 to 128 of A-Z a-z 0-9 _ - : @ . /, and none of the names that ai-memory reserves"`
+	SenderID string `koanf:"sender_id" default:"host:<hostname>" doc:"the agent id that peers see as the sender: 1 to 128 of A-Z a-z 0-9 _ - : @ . /, and none of the names that ai-memory reserves; the environment variable AI_MEMORY_FED_IDENTITY is another name for it"`
 	// SigningKeyFile is the path of a raw 32-byte Ed25519 seed with mode 0600. Empty: pushes are not signed.
 	SigningKeyFile string `koanf:"signing_key_file" doc:"file with the raw 32-byte Ed25519 seed that signs pushes, mode 0600; empty: not signed"`
+	// CredentialFile is the path of the credential that vouches for the signing key; its text is the whole header. Not a
+	// secret. Empty: none.
+	CredentialFile string `koanf:"credential_file" doc:"file with the credential for the signing key, the whole text of x-memory-cred; the environment variable AI_MEMORY_FED_CRED_PATH is another name for it; empty: none"`
+	// CredentialChainFile is the path of the credential's intermediates. Empty: none; set only beside CredentialFile.
+	CredentialChainFile string `koanf:"credential_chain_file" doc:"file with the credential's intermediates, the whole text of x-memory-cred-chain; the environment variable AI_MEMORY_FED_CRED_CHAIN_PATH is another name for it; empty: none"`
 	// APIKeyFile is the path of the api key that is sent to every peer that has none of its own. Empty: no key.
 	APIKeyFile string `koanf:"api_key_file" doc:"file with the api key for every peer that has none of its own, mode 0600; empty: none"`
 	// Quorum says when a write is held by enough members.
 	Quorum Quorum `koanf:"quorum"`
 	// Peers are who gets the entries. 0 to [MaxPeers].
-	Peers []Peer `koanf:"peers"`
+	Peers []Peer `koanf:"peers" doc:"who gets the entries, 0 to 64"`
+	// LenientAcks takes a 2xx answer whose body cannot be parsed for an acknowledgement, as the reference does.
+	LenientAcks bool `koanf:"lenient_acks" doc:"true: as the reference, a 2xx answer whose body cannot be parsed counts as an acknowledgement; false: it does not, since it may come from something that is no peer"`
+	// Outbound says which hosts may be sent to.
+	Outbound Outbound `koanf:"outbound"`
 	// FanOut bounds the pushes to all peers at once.
 	FanOut FanOut `koanf:"fan_out"`
 	// Retry bounds the pushes to a lagging peer.
@@ -64,21 +74,31 @@ type Quorum struct {
 	AckTimeout time.Duration `koanf:"ack_timeout" doc:"how long peers may take to acknowledge, 10ms to 1m"`
 	// Grace is how long to wait for stragglers once the verdict is known. 0s to 1s, and below AckTimeout.
 	Grace time.Duration `koanf:"grace" doc:"how long to wait for stragglers once the verdict is known and before it is written down, 0s to 1s"`
+	// Namespaces are other rules for some namespaces: the first one whose glob matches holds. 0 to [MaxRules].
+	Namespaces []NamespaceRule `koanf:"namespaces" doc:"other rules for some namespaces, 0 to 100; the first one whose glob matches holds, and without one writes and ack_timeout"`
 }
 
 // Peer is one receiver.
 type Peer struct {
 	// ID names the peer in tables, logs, metrics and the River queue peer_<id>; it stays when the URL changes. Lower-case
 	// words joined by single "-" or "_", at most 40 characters; unique.
-	ID string `koanf:"id" doc:"name of the peer, which stays when its URL changes: lower-case letters and digits, joined by single - or _, at most 40"`
+	ID string `koanf:"id" default:"required" doc:"name of the peer, which stays when its URL changes: lower-case letters and digits, joined by single - or _, at most 40"`
 	// URL is the base URL, http or https. Unique without regard to case and a trailing "/".
-	URL string `koanf:"url" doc:"base URL, http or https, without user, query and fragment"`
+	URL string `koanf:"url" default:"required" doc:"base URL, http or https, without user, query and fragment"`
 	// APIKeyFile is the path of this peer's api key. Empty: the common one.
 	APIKeyFile string `koanf:"api_key_file" doc:"file with this peer's api key, mode 0600; empty: the common api_key_file"`
 	// Allow are the networks that the peer's name may resolve to beside public addresses.
 	Allow []netip.Prefix `koanf:"allow" doc:"networks that the peer's addresses may lie in, such as 10.0.0.0/8; empty: public addresses only"`
 	// Connections is the size of the peer's connection pool. 1 to 256.
 	Connections int `koanf:"connections" default:"8" doc:"most connections to the peer, 1 to 256"`
+	// ClientCertFile is the path of the certificates, in PEM, that the peer is shown; its own first. Empty: none. Set only
+	// with ClientKeyFile and for https. See [Peer.NewClientCertificate].
+	ClientCertFile string `koanf:"client_cert_file" doc:"PEM file with the certificate that the peer is shown, and its intermediates; read again when it changes; empty: none"`
+	// ClientKeyFile is the path of the certificate's private key in PEM.
+	ClientKeyFile string `koanf:"client_key_file" doc:"PEM file with the private key of client_cert_file, mode 0600; read again when it changes"`
+	// CAFile is the path of the authorities, in PEM, that alone may vouch for the peer's certificate. Empty: those of the
+	// system. Set only for https.
+	CAFile string `koanf:"ca_file" doc:"PEM file with the authorities that may vouch for the peer's certificate, in place of the system's; empty: the system's"`
 }
 
 // FanOut bounds the pushes to all peers at once.
@@ -148,6 +168,8 @@ const (
 const (
 	// MaxPeers is the most peers of one writer.
 	MaxPeers = 64
+	// MaxRules is the most rules of quorum.namespaces, and of outbound.rules: each write and each push looks through them.
+	MaxRules = 100
 	// MaxPeerIDLength is the most characters of a peer's id: it is part of a River queue name.
 	MaxPeerIDLength = 40
 	// JobMargin is what a fan-out job needs beside waiting for peers: leasing its batches and writing the verdict down.
@@ -166,6 +188,7 @@ func Default() Config {
 		Quorum:   Quorum{AckTimeout: 2 * time.Second, Grace: 2 * time.Millisecond}, // writes: majority is the zero value
 		FanOut:   FanOut{Workers: 16, MaxItems: 1000, MaxBytes: 1536 << 10},
 		Retry:    Retry{Initial: time.Second, Max: 15 * time.Second, Workers: 4},
+		Outbound: Outbound{Default: outbound.Allow},
 		Relay:    Relay{PollMin: time.Millisecond, PollMax: 50 * time.Millisecond},
 		Jobs: Jobs{
 			Timeout:            8 * time.Second,
@@ -189,7 +212,7 @@ func defaultSenderID() string {
 	return "host:" + host
 }
 
-// Policy returns the quorum over the local commit and all peers.
+// Policy returns the quorum over the local commit and all peers that holds where no rule of quorum.namespaces does.
 func (c Config) Policy() (quorum.Policy, error) { return c.Quorum.Writes.Policy(1 + len(c.Peers)) }
 
 // PeerIDs returns the ids of all peers, in the order of the configuration.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"quorumbox/internal/config"
+	"quorumbox/internal/outbound"
 	"quorumbox/internal/secret"
 	"quorumbox/quorum"
 )
@@ -45,17 +46,31 @@ database:
   max_conns: 12
 sender_id: host:writer-1
 signing_key_file: /run/seed
+credential_file: /run/cred
+credential_chain_file: /run/chain
+lenient_acks: true
 api_key_file: /run/api-key
 quorum:
   writes: 2
   ack_timeout: 1500ms
   grace: 3ms
+  namespaces:
+    - {glob: "prod/*/logs", writes: 1}
+    - {glob: "prod/**", writes: all, ack_timeout: 5s}
+outbound:
+  default: deny
+  rules:
+    - {action: deny, host: "*", scheme: http, reason: "no \"plain\" text"}
+    - {action: allow, host: "*.example"}
 peers:
   - id: peer-a
     url: https://a.example:9077/
     api_key_file: /run/key-a
     allow: [10.0.0.0/8, "fd00::/8"]
     connections: 3
+    client_cert_file: /run/cert
+    client_key_file: /run/key
+    ca_file: /run/ca
   - {id: peer_b2, url: "http://127.0.0.1:9078/base"}
 fan_out: {workers: 2, max_items: 500, max_bytes: 1048576}
 retry: {initial: 2s, max: 1m, workers: 1}
@@ -83,6 +98,18 @@ func TestLoadFile(t *testing.T) {
 		{"quorum.writes", got.Quorum.Writes.String(), "2"},
 		{"quorum.ack_timeout", got.Quorum.AckTimeout, 1500 * time.Millisecond},
 		{"quorum.grace", got.Quorum.Grace, 3 * time.Millisecond},
+		{"quorum.namespaces", len(got.Quorum.Namespaces), 2},
+		{"quorum.namespaces[0].glob", got.Quorum.Namespaces[0].Glob, "prod/*/logs"},
+		{"quorum.namespaces[0].writes", got.Quorum.Namespaces[0].Writes.String(), "1"},
+		{"quorum.namespaces[0].ack_timeout is the common one", got.Quorum.Namespaces[0].AckTimeout, 1500 * time.Millisecond},
+		{"quorum.namespaces[1].ack_timeout", got.Quorum.Namespaces[1].AckTimeout, 5 * time.Second},
+		{"outbound.default", got.Outbound.Default, outbound.Deny},
+		{"outbound.rules", len(got.Outbound.Rules), 2},
+		{"outbound.rules[0]", got.Outbound.Rules[0], config.OutboundRule{Action: outbound.Deny, Host: "*", Scheme: "http", Reason: `no "plain" text`}},
+		{"outbound.rules[1]", got.Outbound.Rules[1], config.OutboundRule{Action: outbound.Allow, Host: "*.example", Scheme: "*"}},
+		{"credential_file", got.CredentialFile, "/run/cred"},
+		{"credential_chain_file", got.CredentialChainFile, "/run/chain"},
+		{"lenient_acks", got.LenientAcks, true},
 		{"fan_out", got.FanOut, config.FanOut{Workers: 2, MaxItems: 500, MaxBytes: 1 << 20}},
 		{"retry", got.Retry, config.Retry{Initial: 2 * time.Second, Max: time.Minute, Workers: 1}},
 		{"relay", got.Relay, config.Relay{PollMin: 2 * time.Millisecond, PollMax: 100 * time.Millisecond}},
@@ -94,6 +121,9 @@ func TestLoadFile(t *testing.T) {
 		{"peers[0] base URL", a.BaseURL(), "https://a.example:9077"},
 		{"peers[0].allow", len(a.Allow), 2},
 		{"peers[0].connections", a.Connections, 3},
+		{"peers[0].client_cert_file", a.ClientCertFile, "/run/cert"},
+		{"peers[0].client_key_file", a.ClientKeyFile, "/run/key"},
+		{"peers[0].ca_file", a.CAFile, "/run/ca"},
 		{"peers[0] api key", got.APIKeyFileOf(a), "/run/key-a"},
 		{"peers[1].id", b.ID, "peer_b2"},
 		{"peers[1].connections", b.Connections, config.DefaultPeer().Connections},
@@ -153,6 +183,7 @@ func TestEnvironmentOverFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Quorum.AckTimeout = time.Second
+	want.Quorum.Namespaces[0].AckTimeout = time.Second // which it has left out
 	want.FanOut.Workers = 7
 	want.Admin.Listen = ""
 	want.Log.Level = -4

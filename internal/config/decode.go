@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"quorumbox/internal/outbound"
 	"quorumbox/internal/secret"
 	"quorumbox/quorum"
 )
@@ -60,28 +61,9 @@ func (p *problems) checkSection(t reflect.Type, raw any, path, source string) {
 		switch {
 		case isSection(fieldType):
 			p.checkSection(fieldType, section[key], joinPath(path, key), source)
-		case fieldType == reflect.TypeFor[[]Peer]():
-			p.checkPeers(section[key], source)
+		case isList(fieldType):
+			p.checkList(fieldType.Elem(), section[key], joinPath(path, key), source)
 		}
-	}
-}
-
-func (p *problems) checkPeers(raw any, source string) {
-	if raw == nil {
-		return
-	}
-	list, ok := raw.([]any)
-	if !ok {
-		p.addf("%s: peers is %s: want a list, each with an id and a url", source, kindOf(raw))
-		return
-	}
-	for i, peer := range list {
-		path := fmt.Sprintf("peers[%d]", i)
-		if peer == nil {
-			p.addf("%s: %s is empty: give it an id and a url, or remove it", source, path)
-			continue
-		}
-		p.checkSection(reflect.TypeFor[Peer](), peer, path, source)
 	}
 }
 
@@ -107,8 +89,8 @@ func (p *problems) decodeSection(v reflect.Value, raw any, path string, envOf ma
 			p.decodeSection(v.Field(i), value, fieldPath, envOf)
 			continue
 		}
-		if peers, ok := v.Field(i).Addr().Interface().(*[]Peer); ok {
-			*peers = p.decodePeers(value)
+		if isList(v.Field(i).Type()) {
+			p.decodeList(v, i, value, fieldPath)
 			continue
 		}
 		if err := set(v.Field(i).Addr().Interface(), value); err != nil {
@@ -120,24 +102,13 @@ func (p *problems) decodeSection(v reflect.Value, raw any, path string, envOf ma
 	}
 }
 
-func (p *problems) decodePeers(raw any) []Peer {
-	list, _ := raw.([]any)
-	if len(list) == 0 {
-		return nil
-	}
-	peers := make([]Peer, len(list))
-	for i := range list {
-		peers[i] = DefaultPeer()
-		p.decodeSection(reflect.ValueOf(&peers[i]).Elem(), list[i], fmt.Sprintf("peers[%d]", i), nil)
-	}
-	return peers
-}
-
 // set stores raw, a value from YAML or the text of an environment variable, in the setting that target points to.
 func set(target, raw any) error {
 	switch target := target.(type) {
 	case *int:
 		return setInt(target, raw)
+	case *bool:
+		return setBool(target, raw)
 	case *[]netip.Prefix:
 		return setPrefixes(target, raw)
 	case *quorum.Writes:
@@ -177,6 +148,8 @@ func setText(target any, text string) bool {
 		err = target.UnmarshalText([]byte(text))
 	case *LogFormat:
 		*target = LogFormat(text)
+	case *outbound.Action:
+		*target = outbound.Action(text)
 	case *slog.Level:
 		if !slices.Contains([]string{"debug", "info", "warn", "error"}, text) {
 			return false
@@ -214,6 +187,18 @@ func setInt(target *int, raw any) error {
 		}
 	}
 	return fmt.Errorf("is %s: want a whole number", show(raw))
+}
+
+func setBool(target *bool, raw any) error {
+	switch raw {
+	case true, "true":
+		*target = true
+	case false, "false":
+		*target = false
+	default:
+		return fmt.Errorf("is %s: want true or false", show(raw))
+	}
+	return nil
 }
 
 func setPrefixes(target *[]netip.Prefix, raw any) error {

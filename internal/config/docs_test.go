@@ -75,7 +75,7 @@ func TestKeys(t *testing.T) {
 		if k.Meaning == "" || k.Default == "" || strings.Contains(k.Meaning, "|") {
 			t.Errorf("%s: meaning %q, default %q: want both, fit for a table", k.Name, k.Meaning, k.Default)
 		}
-		if inPeer := strings.HasPrefix(k.Name, "peers[]"); inPeer != (k.Env == "") {
+		if inList := strings.Contains(k.Name, "[]"); inList != (k.Env == "") {
 			t.Errorf("%s has variable %q", k.Name, k.Env)
 		}
 	}

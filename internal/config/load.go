@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,8 +21,6 @@ const (
 	// EnvPrefix starts the name of every environment variable that is a setting. The rest is the key in upper case, with
 	// "__" between levels: QUORUMBOX_QUORUM__WRITES.
 	EnvPrefix = "QUORUMBOX_"
-	// envDatabaseURL is the name that hosting platforms use for database.url.
-	envDatabaseURL = "DATABASE_URL"
 	// maxFileBytes bounds the configuration file; 64 peers need about 20 KiB.
 	maxFileBytes = 1 << 20
 )
@@ -29,9 +28,9 @@ const (
 // Load returns the settings: the defaults, the YAML file at path over them (none if path is empty), and the environment
 // over that. environ is in the form of [os.Environ]. The result has passed [Config.Validate].
 //
-// A variable named QUORUMBOX_... must be a setting. QUORUMBOX_PEERS holds the whole list of peers as YAML or JSON.
-// DATABASE_URL counts as database.url unless it is empty or QUORUMBOX_DATABASE__URL or ..._URL_FILE is set; and a
-// connection URL in the environment replaces either form of it in the file.
+// A variable named QUORUMBOX_... must be a setting. QUORUMBOX_PEERS and those of the other lists hold the whole list as YAML or
+// JSON. Some settings have another name (see aliases), which counts unless it is empty or ours is set: DATABASE_URL is
+// database.url; and a connection URL in the environment replaces either form of it in the file.
 //
 // The error names everything that is wrong at once ([errors.Join]), each with its key, the rule and what to do. No
 // secret is part of it.
@@ -135,8 +134,9 @@ func (n envNames) options(p *problems, environ []string) env.Opt {
 			keys[k.Env] = k.Name
 		}
 	}
+	lists := listsIn(reflect.TypeFor[Config](), "")
 	return env.Opt{
-		EnvironFunc: func() []string { return withDatabaseURL(environ) },
+		EnvironFunc: func() []string { return withAliases(environ) },
 		Prefix:      EnvPrefix,
 		TransformFunc: func(name, value string) (string, any) {
 			key, known := keys[name]
@@ -145,33 +145,17 @@ func (n envNames) options(p *problems, environ []string) env.Opt {
 				return "", nil
 			}
 			n.set[key] = name
-			if key != "peers" {
+			element, isList := lists[key]
+			if !isList {
 				return key, value
 			}
-			parsed, err := yaml.Parser().Unmarshal([]byte("peers:\n  " + strings.ReplaceAll(strings.TrimSpace(value), "\n", "\n  ")))
+			parsed, err := yaml.Parser().Unmarshal([]byte("list:\n  " + strings.ReplaceAll(strings.TrimSpace(value), "\n", "\n  ")))
 			if err != nil {
 				p.addf("%s is not valid YAML or JSON: %s", name, safeYAMLError(err))
 				return "", nil
 			}
-			p.checkKeys(parsed, name)
-			return key, parsed["peers"]
+			p.checkList(element, parsed["list"], key, name)
+			return key, parsed["list"]
 		},
 	}
-}
-
-// withDatabaseURL returns environ with DATABASE_URL under our own name, unless ours is there.
-func withDatabaseURL(environ []string) []string {
-	alias := ""
-	for _, e := range environ {
-		switch name, value, _ := strings.Cut(e, "="); name {
-		case envDatabaseURL:
-			alias = value
-		case EnvPrefix + "DATABASE__URL", EnvPrefix + "DATABASE__URL_FILE":
-			return environ
-		}
-	}
-	if alias == "" {
-		return environ
-	}
-	return append(slices.Clone(environ), EnvPrefix+"DATABASE__URL="+alias)
 }

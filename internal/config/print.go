@@ -10,17 +10,20 @@ import (
 	"strings"
 	"time"
 
+	"quorumbox/internal/outbound"
 	"quorumbox/internal/secret"
 	"quorumbox/quorum"
 )
 
 // Key describes one setting.
 type Key struct {
-	// Name is the key with its sections: quorum.writes. A setting of a peer starts with "peers[].".
+	// Name is the key with its sections: quorum.writes. A setting of one element of a list has the list's name with "[]" in it:
+	// peers[].id.
 	Name string
-	// Env is the environment variable, empty for a setting of a peer.
+	// Env is the environment variable, empty for a setting of one element of a list.
 	Env string
-	// Default is the value without a file and environment, as it is written in YAML; "required" if there is none.
+	// Default is the value without a file and environment, as it is written in YAML; "required" if there is none; another
+	// key if that one's value is taken.
 	Default string
 	// Meaning is one line for the operator.
 	Meaning string
@@ -38,23 +41,18 @@ func keysIn(section reflect.Value, path string) []Key {
 		case isSection(field.Type):
 			keys = append(keys, keysIn(value, name)...)
 			continue
-		case field.Type == reflect.TypeFor[[]Peer]():
-			keys = append(keys, Key{
-				Name: name, Env: envName(name), Default: "[]",
-				Meaning: fmt.Sprintf("who gets the entries, 0 to %d; in the environment the whole list as YAML or JSON", MaxPeers),
-			})
-			keys = append(keys, keysIn(reflect.ValueOf(DefaultPeer()), name+"[]")...)
+		case isList(field.Type):
+			meaning := field.Tag.Get("doc") + "; in the environment the whole list as YAML or JSON"
+			keys = append(keys, Key{Name: name, Env: envName(name), Default: "[]", Meaning: meaning})
+			keys = append(keys, keysIn(elementOf(section, field.Type.Elem()), name+"[]")...)
 			continue
 		}
 		key := Key{Name: name, Env: envName(name), Default: field.Tag.Get("default"), Meaning: field.Tag.Get("doc")}
 		if key.Default == "" {
 			key.Default = scalar(value.Interface())
 		}
-		if path == "peers[]" {
+		if strings.HasSuffix(path, "[]") {
 			key.Env = ""
-		}
-		if name == "peers[].id" || name == "peers[].url" {
-			key.Default = "required"
 		}
 		keys = append(keys, key)
 	}
@@ -84,17 +82,16 @@ func printSection(b *strings.Builder, section reflect.Value, indent string) {
 			printSection(b, value, indent+"  ")
 			continue
 		}
-		peers, ok := value.Interface().([]Peer)
 		switch {
-		case !ok:
+		case !isList(value.Type()):
 			fmt.Fprintf(b, "%s%s: %s\n", indent, key, scalar(value.Interface()))
-		case len(peers) == 0:
+		case value.Len() == 0:
 			fmt.Fprintf(b, "%s%s: []\n", indent, key)
 		default:
 			fmt.Fprintf(b, "%s%s:\n", indent, key)
-			for _, peer := range peers {
+			for j := range value.Len() {
 				var one strings.Builder
-				printSection(&one, reflect.ValueOf(peer), indent+"    ")
+				printSection(&one, value.Index(j), indent+"    ")
 				fmt.Fprintf(b, "%s  - %s", indent, strings.TrimLeft(one.String(), " "))
 			}
 		}
@@ -113,6 +110,13 @@ func scalar(value any) string {
 		return strconv.QuoteToASCII(value) // Go's escapes are all YAML's too (YAML 1.2.2, 5.7)
 	case int:
 		return strconv.Itoa(value)
+	case bool:
+		return strconv.FormatBool(value)
+	case outbound.Action:
+		if value != outbound.Allow && value != outbound.Deny {
+			return strconv.QuoteToASCII(string(value))
+		}
+		return string(value)
 	case time.Duration:
 		return durationText(value)
 	case quorum.Writes:

@@ -3,6 +3,7 @@ package config_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,17 +26,21 @@ func peerWith(setting string) string {
 
 func peerURL(url string) string { return "peers: [{id: a, url: '" + url + "'}]" }
 
+func allRefusals() []refusal {
+	return slices.Concat(structureRefusals(), valueRefusals(), ruleRefusals(), listRefusals(), fileRefusals())
+}
+
 func structureRefusals() []refusal {
 	return []refusal{
 		{name: "unknown key", file: "quorum: {write: 2}", want: []string{"quorum.write is no setting", "did you mean writes?"}},
-		{name: "unknown key far from all", file: "quorum: {colour: red}", want: []string{"quorum.colour", "known here are ack_timeout, grace, writes"}},
+		{name: "unknown key far from all", file: "quorum: {colour: red}", want: []string{"quorum.colour", "known here are ack_timeout, grace, namespaces, writes"}},
 		{name: "unknown section", file: "fanout: {}", want: []string{"fanout", "did you mean fan_out?"}},
 		{name: "upper case key", file: "Quorum: {}", want: []string{"Quorum is no setting", "did you mean quorum?"}},
 		{name: "dotted key", file: "quorum.writes: 2", want: []string{"quorum.writes is no setting"}},
 		{name: "unknown peer key", file: peerWith("conections: 2"), want: []string{"peers[0].conections", "did you mean connections?"}},
 		{name: "key that is a value", file: "'postgres://u:canary@h': 1", want: []string{"is not shown"}}, //nolint:gosec // G101: no real password
 		{name: "key that is a number", file: "7: 1", want: []string{"7 is no setting"}},
-		{name: "section that is a value", file: "quorum: 2", want: []string{"quorum is a single value", "ack_timeout, grace, writes"}},
+		{name: "section that is a value", file: "quorum: 2", want: []string{"quorum is a single value", "ack_timeout, grace, namespaces, writes"}},
 		{name: "section that is a list", file: "log: [info]", want: []string{"log is a list"}},
 		{name: "peers that are a map", file: "peers: {a: b}", want: []string{"peers is a map", "want a list"}},
 		{name: "peer that is a value", file: "peers: [canary]", want: []string{"peers[0] is a single value"}},
@@ -163,8 +168,7 @@ func manyPeers(n int) string {
 
 func TestLoadRefuses(t *testing.T) {
 	t.Parallel()
-	all := append(append(structureRefusals(), valueRefusals()...), ruleRefusals()...)
-	for _, tt := range all {
+	for _, tt := range allRefusals() {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			got, err := config.Load(writeFile(t, tt.file), tt.environ)
@@ -242,7 +246,7 @@ func TestValidateZeroConfig(t *testing.T) {
 
 func FuzzConfig(f *testing.F) {
 	f.Add(fullFile, "", "")
-	for _, r := range append(append(structureRefusals(), valueRefusals()...), ruleRefusals()...) {
+	for _, r := range allRefusals() {
 		if len(r.file) < 1000 {
 			f.Add(r.file, "PEERS", strings.Join(r.environ, "\n"))
 		}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"quorumbox/quorum"
 )
 
 // Validate returns everything that is wrong with the settings, joined; each error names the key, the value unless it may
@@ -19,13 +21,17 @@ func (c Config) Validate() error {
 	var p problems
 	p.checkDatabase(c.Database)
 	p.add(checkSenderID(c.SenderID))
+	if c.CredentialChainFile != "" && c.CredentialFile == "" {
+		p.addf("credential_chain_file is set and credential_file is not: intermediates alone say nothing; set both or neither")
+	}
 	p.checkQuorum(c)
 	p.checkPeerList(c.Peers)
+	p.checkOutbound(c.Outbound)
 	p.intRange("fan_out.workers", c.FanOut.Workers, 1, 1000)
 	p.intRange("fan_out.max_items", c.FanOut.MaxItems, 1, 1000)
 	p.intRange("fan_out.max_bytes", c.FanOut.MaxBytes, 64<<10, 2<<20)
 	p.checkRetryAndRelay(c.Retry, c.Relay)
-	p.checkJobs(c.Jobs, c.Quorum.AckTimeout)
+	p.checkJobs(c.Jobs)
 	p.add(checkListen(c.Admin.Listen))
 	if c.Log.Format != LogJSON && c.Log.Format != LogText {
 		p.addf("log.format is %s: want json or text", show(string(c.Log.Format)))
@@ -83,16 +89,26 @@ func checkSenderID(id string) error {
 }
 
 func (p *problems) checkQuorum(c Config) {
-	n := 1 + len(c.Peers)
-	if w := c.Quorum.Writes.Count(); w > n {
-		p.addf("quorum.writes is %d: want at most %d, since there are %d members: the local commit, which counts, and %d peers;"+
-			" lower it or add peers", w, n, n, len(c.Peers))
-	}
-	p.durationRange("quorum.ack_timeout", c.Quorum.AckTimeout, 10*time.Millisecond, time.Minute)
 	p.durationRange("quorum.grace", c.Quorum.Grace, 0, time.Second)
-	if c.Quorum.Grace >= c.Quorum.AckTimeout {
-		p.addf("quorum.grace is %s: want less than quorum.ack_timeout, which is %s",
-			durationText(c.Quorum.Grace), durationText(c.Quorum.AckTimeout))
+	p.checkRule("quorum", c.Quorum.Writes, c.Quorum.AckTimeout, c)
+	p.checkNamespaces(c)
+}
+
+// checkRule judges the writes and the ack timeout of the rule at key against the rest of the settings.
+func (p *problems) checkRule(key string, writes quorum.Writes, ackTimeout time.Duration, c Config) {
+	n := 1 + len(c.Peers)
+	if w := writes.Count(); w > n {
+		p.addf("%s.writes is %d: want at most %d, since there are %d members: the local commit, which counts, and %d peers;"+
+			" lower it or add peers", key, w, n, n, len(c.Peers))
+	}
+	p.durationRange(key+".ack_timeout", ackTimeout, 10*time.Millisecond, time.Minute)
+	if c.Quorum.Grace >= ackTimeout {
+		p.addf("quorum.grace is %s: want less than %s.ack_timeout, which is %s",
+			durationText(c.Quorum.Grace), key, durationText(ackTimeout))
+	}
+	if ackTimeout >= c.Jobs.Timeout-JobMargin {
+		p.addf("%s.ack_timeout is %s: want less than jobs.timeout (%s) minus %s for writing the verdict down; lower it or raise jobs.timeout",
+			key, durationText(ackTimeout), durationText(c.Jobs.Timeout), durationText(JobMargin))
 	}
 }
 
@@ -130,6 +146,7 @@ func (p *problems) checkPeer(key string, peer Peer) {
 	for _, network := range peer.Allow {
 		p.add(checkNetwork(key+".allow", network))
 	}
+	p.checkPeerTLS(key, peer)
 }
 
 // checkPeerURL never quotes the URL: it may hold a password.
@@ -192,15 +209,11 @@ func (p *problems) checkRetryAndRelay(retry Retry, relay Relay) {
 	}
 }
 
-func (p *problems) checkJobs(jobs Jobs, ackTimeout time.Duration) {
+func (p *problems) checkJobs(jobs Jobs) {
 	p.durationRange("jobs.timeout", jobs.Timeout, time.Second, 10*time.Minute)
 	p.durationRange("jobs.rescue_after", jobs.RescueAfter, time.Second, time.Hour)
 	p.durationRange("jobs.completed_retention", jobs.CompletedRetention, 10*time.Second, 24*time.Hour)
 	p.durationRange("jobs.soft_stop", jobs.SoftStop, 0, 5*time.Minute)
-	if ackTimeout >= jobs.Timeout-JobMargin {
-		p.addf("quorum.ack_timeout is %s: want less than jobs.timeout (%s) minus %s for writing the verdict down; lower it or raise jobs.timeout",
-			durationText(ackTimeout), durationText(jobs.Timeout), durationText(JobMargin))
-	}
 	if jobs.RescueAfter < jobs.Timeout+RescueMargin {
 		p.addf("jobs.rescue_after is %s: want at least jobs.timeout (%s) plus %s, or clock skew makes River take live jobs for abandoned;"+
 			" raise it or lower jobs.timeout", durationText(jobs.RescueAfter), durationText(jobs.Timeout), durationText(RescueMargin))
