@@ -20,7 +20,16 @@ func TestPeerCommand(t *testing.T) {
 	defer cancel()
 	out, stdout := io.Pipe()
 	cmd := newPeerCommand()
-	cmd.SetArgs([]string{"--listen", "127.0.0.1:0", "--data", t.TempDir(), "--id", "ref:test", "--fault", `{"mode":"garbage"}`})
+	attestation := filepath.Join(t.TempDir(), "peers.json")
+	if err := os.WriteFile(attestation, []byte(`{"ai:leader":{"allowed_namespaces":["**"]}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd.SetArgs([]string{
+		"--listen", "127.0.0.1:0", "--data", t.TempDir(), "--id", "ref:test", "--fault", `{"mode":"garbage"}`,
+		"--attestation", attestation, "--trust-bundle", t.TempDir(), "--trust-domain", "fleet.example", "--backend", "postgres",
+		"--embedding-dim", "384", "--max-collection", "10", "--quota-per-day", "1", "--quota-bytes-per-day", "2",
+		"--quota-links-per-day", "3", "--admin-agent", "ai:a,ai:b", "--trust-body-agent-id",
+	})
 	cmd.SetOut(stdout)
 	cmd.SetErr(t.Output())
 	done := make(chan error, 1)
@@ -34,7 +43,7 @@ func TestPeerCommand(t *testing.T) {
 		t.Fatalf("got %q, want the peer's id and address", line)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for path, want := range map[string]string{"/api/v1/health": "ref:test", "/_ref/faults": "garbage"} {
+	for path, want := range map[string]string{"/api/v1/health": "ref:test", "/_ref/faults": "garbage", "/_ref/state": `"links":[]`} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, match[1]+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -79,6 +88,27 @@ func TestPeerCommandRefuses(t *testing.T) {
 			[]string{"--data", t.TempDir(), "--require-enrollment", "--no-require-sig"},
 			"leave out --no-require-sig",
 		},
+		{
+			"bundle without signatures",
+			[]string{"--data", t.TempDir(), "--trust-bundle", t.TempDir(), "--no-require-sig"},
+			"leave out --no-require-sig",
+		},
+		{"domain without a bundle", []string{"--data", t.TempDir(), "--trust-domain", "x"}, "needs --trust-bundle"},
+		{"bundle missing", []string{"--data", t.TempDir(), "--listen", "127.0.0.1:0", "--trust-bundle", empty + "-not"}, "trust bundle"},
+		{"attestation missing", []string{"--data", t.TempDir(), "--attestation", empty + "-not"}, "--attestation"},
+		{"attestation empty", []string{"--data", t.TempDir(), "--attestation", empty}, "parse attestation"},
+		{
+			"attestation and trust",
+			[]string{"--data", t.TempDir(), "--attestation", empty, "--sync-trust-peer"},
+			"counts only without --attestation",
+		},
+		{"unknown backend", []string{"--data", t.TempDir(), "--backend", "mysql"}, "use sqlite or postgres"},
+		{"cap of none", []string{"--data", t.TempDir(), "--max-collection", "0"}, "must be 1 or more"},
+		{"negative dimension", []string{"--data", t.TempDir(), "--embedding-dim", "-1"}, "--embedding-dim"},
+		{"negative quota", []string{"--data", t.TempDir(), "--quota-per-day", "-1"}, "--quota-per-day"},
+		{"negative quota of bytes", []string{"--data", t.TempDir(), "--quota-bytes-per-day", "-1"}, "--quota-bytes-per-day"},
+		{"negative quota of links", []string{"--data", t.TempDir(), "--quota-links-per-day", "-1"}, "--quota-links-per-day"},
+		{"bad admin", []string{"--data", t.TempDir(), "--listen", "127.0.0.1:0", "--admin-agent", "a b"}, "admin agent"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

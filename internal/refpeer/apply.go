@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -14,13 +15,23 @@ type push struct {
 	idempotencyKey string
 	peerID         string
 	nonce          string
+	credential     string // what became of the credential; empty: none came
 	consumed       consumed
 	steps          []step
 
-	// refuse is how many items, from the first one, are left alone and
-	// counted as refusedAs: a fault.
-	refuse    int
-	refusedAs refusal
+	refuse refuseRule
+	// budget is how many memories may still be applied before the quota of a
+	// fault is used up; nil: there is no such fault.
+	budget *budget
+}
+
+// refuseRule says which items a fault leaves alone. The zero rule refuses
+// nothing.
+type refuseRule struct {
+	as    refusal
+	limit int      // how many
+	only  string   // items of this list; empty: of any
+	ids   []string // items with one of these keys; none: any
 }
 
 // refusal is how a deliberately refused item is reported.
@@ -33,25 +44,89 @@ const (
 
 // outcome is what a push did.
 type outcome struct {
-	applied     int
-	deleted     int
-	noop        int
-	skipped     int
-	unsupported int
-	refused     int // by a fault, counted in skipped or unsupported too
-	results     map[Result]int
-	quota       *quotaRefusal // not nil: the push ended at this memory
+	done         [lists]int // applied items by list, those that changed nothing (store: lost) included
+	noop         int
+	skipped      int
+	unsupported  int
+	quotaRefused int // links
+	refused      int // by a fault, counted in skipped or unsupported too
+	results      map[Result]int
+	quota        *quotaRefusal // not nil: the push ended at this memory
+}
+
+// add counts one item in the answer.
+func (o *outcome) add(l list, result Result) {
+	switch result {
+	case ResultSkipped:
+		o.skipped++
+	case ResultNoop:
+		o.noop++
+	case ResultUnsupported:
+		o.unsupported++
+	case ResultQuotaRefused:
+		o.quotaRefused++
+	default:
+		o.done[l]++
+	}
 }
 
 // step applies one list of a push.
 type step func(ctx context.Context, s *store, p *push, out *outcome) error
 
 // steps is the order in which the lists of a push are applied. A quota refusal
-// of a memory ends the push. The lists archives, restores, links, pendings,
-// pending_decisions, namespace_meta and namespace_meta_clears come, in this
-// order, after deletions; this receiver reads them and leaves them alone.
-func steps(quotaPerDay int) []step {
-	return []step{memoriesStep(quotaPerDay), applyDeletions}
+// of a memory ends the push.
+func steps(cfg Config) []step {
+	memories := memoriesStep(limits{memories: cfg.QuotaPerDay, bytes: cfg.QuotaBytesPerDay})
+	embeddings := embeddingsStep(cfg.EmbeddingDim)
+	links := linksList(cfg.QuotaLinksPerDay)
+	if cfg.Backend == BackendPostgres {
+		return []step{
+			memories, embeddings, deletionsList().run, archivesList().unsupported(), restoresList().unsupported(), links.run,
+			pendingsList().unsupported(), decisionsList().unsupported(), namespaceMetaList().unsupported(),
+			namespaceClearsList().unsupported(),
+		}
+	}
+	return []step{
+		memories, embeddings, deletionsList().run, archivesList().run, restoresList().run, links.run, pendingsList().run,
+		decisionsList().run, namespaceMetaList().run, namespaceClearsList().run,
+	}
+}
+
+// listStep applies one list item by item: it leaves alone what a fault
+// refuses, and applies, counts and logs the others.
+type listStep[T any] struct {
+	list  list
+	items func(*message) []T
+	// describe says what is known of an item before it is applied.
+	describe func(*T) logItem
+	// apply sets the item's result. An error fails the whole push.
+	apply func(context.Context, *store, *push, *T, *logItem) error
+}
+
+func (l listStep[T]) run(ctx context.Context, s *store, p *push, out *outcome) error {
+	all := l.items(p.msg)
+	for i := range all {
+		item := l.describe(&all[i])
+		if p.refused(s, out, l.list, item) {
+			continue
+		}
+		if err := l.apply(ctx, s, p, &all[i], &item); err != nil {
+			return err
+		}
+		out.add(l.list, item.result)
+		s.note(out, item)
+	}
+	return nil
+}
+
+// unsupported is the step of a backend that does not know the list: it only
+// counts.
+func (l listStep[T]) unsupported() step {
+	l.apply = func(_ context.Context, _ *store, _ *push, _ *T, item *logItem) error {
+		item.result = ResultUnsupported
+		return nil
+	}
+	return l.run
 }
 
 // applyLists applies a push inside the running transaction and logs it.
@@ -83,7 +158,7 @@ func (s *store) writeLog(ctx context.Context, p *push) error {
 	}
 	s.lastPush++
 	_, err := s.stmts.insertLog.ExecContext(ctx,
-		s.lastSeq, s.lastPush, time.Now().UnixNano(), p.idempotencyKey, p.peerID, p.nonce, s.items)
+		s.lastSeq, s.lastPush, time.Now().UnixNano(), p.idempotencyKey, p.peerID, p.nonce, p.credential, s.items)
 	if err != nil {
 		return fmt.Errorf("write log: %w", err)
 	}
@@ -91,174 +166,47 @@ func (s *store) writeLog(ctx context.Context, p *push) error {
 }
 
 // refused reports an item that a fault leaves alone.
-func (p *push) refused(s *store, out *outcome, item logItem) bool {
-	if out.refused == p.refuse {
+func (p *push) refused(s *store, out *outcome, l list, item logItem) bool {
+	if out.refused == p.refuse.limit || !p.refuse.meets(l, item) {
 		return false
 	}
 	out.refused++
-	if p.refusedAs == refusedUnsupported {
+	if p.refuse.as == refusedUnsupported {
 		out.unsupported++
 	} else {
 		out.skipped++
 	}
-	item.result = ResultSkipped
+	item.skip("fault")
 	s.note(out, item)
 	return true
 }
 
-// memoriesStep applies the list memories: every valid memory is inserted or
-// merged (wire rules of insert_if_newer), the others are skipped.
-func memoriesStep(quotaPerDay int) step {
-	return func(ctx context.Context, s *store, p *push, out *outcome) error {
-		for i := range p.msg.memories {
-			m := &p.msg.memories[i]
-			item := logItem{op: OpStore, id: m.id, namespace: m.namespace, updatedAt: m.updatedAt}
-			if p.refused(s, out, item) {
-				continue
-			}
-			if !m.valid() {
-				out.skipped++
-				item.result = ResultSkipped
-				s.note(out, item)
-				continue
-			}
-			if quotaPerDay > 0 {
-				refusal, err := s.chargeQuota(ctx, m.author(p.msg.sender), m.namespace, quotaPerDay)
-				if err != nil {
-					return err
-				}
-				if refusal != nil {
-					refusal.applied = out.applied
-					refusal.refused = len(p.msg.memories) - i
-					out.quota = refusal
-					return nil
-				}
-			}
-			result, err := s.storeMemory(ctx, m, p.msg.sender)
-			if err != nil {
-				return err
-			}
-			if result == ResultSkipped {
-				out.skipped++
-			} else {
-				out.applied++
-			}
-			item.result = result
-			s.note(out, item)
-		}
-		return nil
+func (r refuseRule) meets(l list, item logItem) bool {
+	if r.only != "" && r.only != l.String() {
+		return false
 	}
+	return len(r.ids) == 0 || slices.Contains(r.ids, item.key()) || item.op == OpLink && slices.Contains(r.ids, item.target)
 }
 
-// storeMemory inserts m or merges it into the row with its title.
-func (s *store) storeMemory(ctx context.Context, m *memory, sender string) (Result, error) {
-	if m.memoryKind == kindReflection {
-		if err := m.stampOrigin(sender); err != nil {
-			return "", err
-		}
-	}
-	done, err := s.stmts.insertMemory.ExecContext(ctx, m.id, m.namespace, m.title, m.updatedAt, m.raw)
-	if err != nil {
-		return "", fmt.Errorf("insert memory: %w", err)
-	}
-	inserted, err := done.RowsAffected()
-	if err != nil {
-		return "", fmt.Errorf("insert memory: %w", err)
-	}
-	if inserted == 1 {
-		return ResultInserted, nil
-	}
-	var row int64
-	var raw string
-	err = s.stmts.byTitle.QueryRowContext(ctx, m.namespace, m.title).Scan(&row, &raw)
+// liveIn returns the namespace of a live memory, false if it is not live.
+func (s *store) liveIn(ctx context.Context, id string) (string, bool, error) {
+	var namespace string
+	err := s.stmts.namespaceOf.QueryRowContext(ctx, id).Scan(&namespace)
 	if errors.Is(err, sql.ErrNoRows) {
-		// The id exists under another title: a rename never arrives.
-		return ResultSkipped, nil
+		return "", false, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("read memory: %w", err)
+		return "", false, fmt.Errorf("look for memory: %w", err)
 	}
-	return s.mergeInto(ctx, row, raw, m)
+	return namespace, true, nil
 }
 
-// mergeInto merges m into the stored row. A row that stays the same is not
-// written.
-func (s *store) mergeInto(ctx context.Context, row int64, raw string, m *memory) (Result, error) {
-	if raw == m.raw && (m.tier != tierLong || !m.expiresAt.set) {
-		return ResultLost, nil
+// found tells whether a query for the number 1 has a row.
+func found(row *sql.Row) (bool, error) {
+	var one int
+	err := row.Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
 	}
-	stored, err := parseMemory(raw)
-	if err != nil {
-		return "", fmt.Errorf("stored memory: %w", err)
-	}
-	merged, err := merge(stored, *m)
-	if err != nil {
-		return "", fmt.Errorf("merge memory: %w", err)
-	}
-	payload := string(merged.appendJSON(nil))
-	if payload != raw {
-		if _, err := s.stmts.updateMemory.ExecContext(ctx, merged.updatedAt, payload, row); err != nil {
-			return "", fmt.Errorf("update memory: %w", err)
-		}
-	}
-	switch {
-	case stored.id != m.id:
-		return ResultMerged, nil
-	case m.winsOver(&stored):
-		return ResultUpdated, nil
-	}
-	return ResultLost, nil
-}
-
-// stampOrigin notes on a reflection who sent it, as the reference does.
-func (m *memory) stampOrigin(sender string) error {
-	metadata, err := withMetadata(m.metadata, "reflection_origin", sender)
-	if err != nil {
-		return fmt.Errorf("stamp reflection: %w", err)
-	}
-	m.metadata = metadata
-	m.raw = string(m.appendJSON(nil))
-	return nil
-}
-
-// author is who a memory is charged to.
-func (m *memory) author(sender string) string {
-	if m.metadataAgent.set {
-		return m.metadataAgent.value
-	}
-	return sender
-}
-
-// applyDeletions applies the list deletions: the row goes, and no tombstone
-// stays, so that a later store brings it back.
-func applyDeletions(ctx context.Context, s *store, p *push, out *outcome) error {
-	for _, id := range p.msg.deletions {
-		item := logItem{op: OpDelete, id: id}
-		if p.refused(s, out, item) {
-			continue
-		}
-		if !validID(id) {
-			out.skipped++
-			item.result = ResultSkipped
-			s.note(out, item)
-			continue
-		}
-		done, err := s.stmts.deleteMemory.ExecContext(ctx, id)
-		if err != nil {
-			return fmt.Errorf("delete memory: %w", err)
-		}
-		deleted, err := done.RowsAffected()
-		if err != nil {
-			return fmt.Errorf("delete memory: %w", err)
-		}
-		item.result = ResultNoop
-		if deleted == 1 {
-			item.result = ResultDeleted
-			out.deleted++
-		} else {
-			out.noop++
-		}
-		s.note(out, item)
-	}
-	return nil
+	return err == nil, err
 }

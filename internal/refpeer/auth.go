@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // Texts and tags of the answers 401 and 403, as the reference words them.
 const (
 	msgAPIKey            = "missing or invalid API key"
+	tagNotAllowlisted    = "x_peer_id_not_in_allowlist"
 	tagSigMissing        = "x_memory_sig_missing"
 	tagSigBad            = "x_memory_sig_bad_signature"
 	tagSigMalformed      = "x_memory_sig_malformed"
@@ -64,29 +66,65 @@ func peerHeader(r *http.Request) string {
 	return id
 }
 
-// authenticate checks signature and nonce of a push. On success it returns the
-// nonce that was used up, if the push was signed; otherwise the tag of the
-// answer 401.
-func (p *Peer) authenticate(r *http.Request, peerID string, body []byte) (consumed, string) {
+// authenticated is what the checks of a request's origin found.
+type authenticated struct {
+	used       consumed // the nonce, if the request was signed
+	credential string   // credentialOK, the tag of why it does not count, or empty: none came
+}
+
+// authenticate checks allowlist, signature and nonce of a request, of which
+// signed are the bytes that its signature covers beside the nonce. Not empty,
+// tag is that of the answer 401.
+func (p *Peer) authenticate(r *http.Request, peerID string, signed []byte) (out authenticated, tag string) {
+	if !p.cfg.Attestation.lets(peerID) {
+		return out, tagNotAllowlisted
+	}
 	if !p.cfg.RequireSignature.isOn(true) {
-		return consumed{}, ""
+		return out, ""
 	}
 	signature := r.Header.Get("X-Memory-Sig")
-	key, err := p.keys.find(peerID)
+	key, credential, err := p.keyOf(r, peerID)
+	out.credential = credential
 	switch {
 	case err != nil:
-		return consumed{}, tagSigNoKey // a broken key file never means "not enrolled"
+		return out, tagSigNoKey // a broken key file never means "not enrolled"
 	case signature != "" && key == nil:
-		return consumed{}, tagSigNoKey
+		return out, tagSigNoKey
 	case signature == "" && key != nil:
-		return consumed{}, tagSigMissing
+		return out, tagSigMissing
 	case signature == "" && p.cfg.RequireEnrollment.isOn(false):
-		return consumed{}, tagNotEnrolled
+		return out, tagNotEnrolled
 	case signature == "":
-		return consumed{}, ""
+		return out, ""
 	}
+	out.used, tag = p.checkSignature(r, peerID, key, signature, signed)
+	return out, tag
+}
+
+// keyOf returns the key of a sender: the subject's of its credential, if one
+// came and counts, else the enrolled one; nil if there is none. credential is
+// that of [authenticated].
+func (p *Peer) keyOf(r *http.Request, peerID string) (key ed25519.PublicKey, credential string, err error) {
+	if header := r.Header.Get("X-Memory-Cred"); header != "" {
+		key, err := p.trust.key(header, r.Header.Get("X-Memory-Cred-Chain"), peerID, time.Now())
+		if err == nil {
+			return key, credentialOK, nil
+		}
+		credential = err.Error()
+		p.counters.tag(credential)
+		p.cfg.Logger.WarnContext(r.Context(), "credential does not count",
+			slog.String("peer", p.cfg.ID), slog.String("sender", peerID), slog.String("tag", credential))
+	}
+	key, err = p.keys.find(peerID)
+	return key, credential, err
+}
+
+// checkSignature checks signature and nonce, and uses the nonce up.
+func (p *Peer) checkSignature(
+	r *http.Request, peerID string, key ed25519.PublicKey, signature string, signed []byte,
+) (consumed, string) {
 	nonce := r.Header.Get("X-Memory-Nonce")
-	if tag := verify(key, signature, body, nonce); tag != "" {
+	if tag := verify(key, signature, signed, nonce); tag != "" {
 		return consumed{}, tag
 	}
 	if nonce == "" {
@@ -147,7 +185,7 @@ func openKeyring(dir string) (*keyring, error) {
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open keys folder (make it, or leave it out to enrol nobody): %w", err)
+		return nil, fmt.Errorf("open the folder of keys (make it, or leave it out): %w", err)
 	}
 	k.root = root
 	return k, nil

@@ -52,6 +52,23 @@ func TestParseFaults(t *testing.T) {
 		{text: `{"status":200}`, err: "needs a status"},
 		{text: `{"mode":"down","count":-1}`, err: "negative"},
 		{text: `{"mode":"down","probability":1.5}`, err: "from 0 to 1"},
+		{
+			text: `{"status":413,"above_bytes":10,"above_items":2,"list":"links","error":"too large","location":"/x"}`,
+			want: refpeer.Faults{{
+				Mode: refpeer.ModeStatus, Status: 413, AboveBytes: 10, AboveItems: 2, List: "links", Error: "too large", Location: "/x",
+			}},
+		},
+		{
+			text: `{"mode":"quota","after":3,"reset_in":"2s"}`,
+			want: refpeer.Faults{{Mode: refpeer.ModeQuota, After: 3, ResetIn: 2 * time.Second}},
+		},
+		{text: `{"mode":"refuse_id","id":"x"}`, want: refpeer.Faults{{Mode: refpeer.ModeRefuseID, ID: "x"}}},
+		{text: `{"mode":"refuse_id"}`, err: "needs an id"},
+		{text: `{"mode":"down","list":"memory"}`, err: "one of a push"},
+		{text: `{"mode":"down","above_items":-1}`, err: "negative"},
+		{text: `{"mode":"quota","after":-1}`, err: "negative"},
+		{text: `{"mode":"quota","after":1,"count":1}`, err: "a count goes with"},
+		{text: `{"mode":"quota","reset_in":"soon"}`, err: `reset_in "soon"`},
 	} {
 		t.Run(tt.text, func(t *testing.T) {
 			t.Parallel()
@@ -95,6 +112,22 @@ func TestFaults(t *testing.T) {
 		{"drift", `{"mode":"drift"}`, 200, `"ids":["drifted-to-another-id"]`, "", 2},
 		{"garbage", `{"mode":"garbage"}`, 200, "<!doctype html>", "Content-Type=text/html; charset=utf-8", 0},
 		{"quota", `{"mode":"quota"}`, 429, "QUOTA_EXCEEDED", "X-Quota-Limit=memories_per_day", 0},
+		{"quota after one", `{"mode":"quota","after":1}`, 429, `"applied_before_refusal":1`, "X-Quota-Limit=memories_per_day", 1},
+		{"status with a tag", `{"status":401,"error":"x_memory_sig_missing"}`, 401, `{"error":"x_memory_sig_missing"}`, "", 0},
+		{"redirect", `{"status":307,"location":"http://elsewhere/"}`, 307, "", "Location=http://elsewhere/", 0},
+		{"refuse an id", `{"mode":"refuse_id","id":"b"}`, 200, `"applied":1,"deleted":0,"noop":0,"skipped":1`, "", 1},
+		{"a poisonous id", `{"status":400,"id":"b"}`, 400, "injected fault", "", 0},
+		{"too many items", `{"status":413,"above_items":1}`, 413, "injected fault", "", 0},
+		{"too many bytes", `{"status":413,"above_bytes":100}`, 413, "injected fault", "", 0},
+		{"a list", `{"status":500,"list":"memories"}`, 500, "injected fault", "", 0},
+		{"skipped of a list", `{"skipped":9,"list":"memories"}`, 200, `"skipped":2`, "", 0},
+		{"unsupported of a list", `{"unsupported":1,"list":"memories"}`, 200, `"unsupported_on_postgres":1`, "", 1},
+		{"down for an id", `{"mode":"down","id":"a"}`, 0, "", "", 0},
+		{"ids", `{"mode":"ids"}`, 200, `"ids":["a","b"]`, "", 2},
+		{"extra", `{"mode":"extra"}`, 200, `"x_unknown":{"nested"`, "", 2},
+		{"truncated", `{"mode":"truncated"}`, 200, `{"dry_run":false,"applied":2`, "Content-Type=application/json", 2},
+		{"gzip", `{"mode":"gzip"}`, 200, "\x1f\x8b", "Content-Encoding=gzip", 2},
+		{"dry run", `{"mode":"dry_run"}`, 200, `{"dry_run":true,"applied":0,"deleted":0,"noop":2`, "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

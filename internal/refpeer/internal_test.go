@@ -1,6 +1,7 @@
 package refpeer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -113,6 +114,7 @@ func TestLogItems(t *testing.T) {
 	want := []logItem{
 		{op: OpStore, result: ResultInserted, id: strings.Repeat("i", 200), namespace: "n", updatedAt: "u"},
 		{op: OpDelete, result: ResultNoop},
+		{op: OpLink, result: ResultSkipped, id: "s", target: "t", relation: "r", reason: "why"},
 	}
 	var b []byte
 	for _, item := range want {
@@ -124,8 +126,8 @@ func TestLogItems(t *testing.T) {
 	}
 	for cut := range len(b) {
 		items, err := readLogItems(b[:cut])
-		if err == nil && len(items) != 0 && !reflect.DeepEqual(items, want[:1]) {
-			t.Errorf("cut at %d: got %v, want an error or the first item", cut, items)
+		if err == nil && len(items) != 0 && !reflect.DeepEqual(items, want[:min(len(items), 2)]) {
+			t.Errorf("cut at %d: got %v, want an error or the first items", cut, items)
 		}
 		if err != nil && !errors.Is(err, errLogDamaged) {
 			t.Errorf("cut at %d: got %v, want %v", cut, err, errLogDamaged)
@@ -214,5 +216,43 @@ func TestNonceFingerprint(t *testing.T) {
 	t.Parallel()
 	if nonceFingerprint("ab", "c") == nonceFingerprint("a", "bc") {
 		t.Error("two pairs have one fingerprint")
+	}
+}
+
+// TestOldQuotaIsForgotten wants the counts of past days gone, and today's kept.
+func TestOldQuotaIsForgotten(t *testing.T) {
+	t.Parallel()
+	p, err := Open(t.Context(), Config{DataDir: t.TempDir(), QuotaPerDay: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	charge := func(author string) {
+		t.Helper()
+		charging := func(ctx context.Context, s *store, _ *push, _ *outcome) error {
+			_, err := s.charge(ctx, author, "ns", usage{memories: 1}, limits{memories: 5})
+			return err
+		}
+		if _, err := p.store.apply(&push{msg: &message{}, steps: []step{charging}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	charge("ai:x")
+	old := func(ctx context.Context, s *store, _ *push, _ *outcome) error {
+		_, err := s.stmts.setQuota.ExecContext(ctx, "2020-01-01", "ai:x", "ns", 3, 0, 0)
+		return err
+	}
+	if _, err := p.store.apply(&push{msg: &message{}, steps: []step{old}}); err != nil {
+		t.Fatal(err)
+	}
+	charge("ai:y")
+	var days, rows int
+	row := p.store.readers.QueryRowContext(t.Context(), `select count(distinct day), count(*) from quota`)
+	if err := row.Scan(&days, &rows); err != nil || days != 1 || rows != 2 {
+		t.Errorf("got %d rows of %d days (%v), want 2 of one", rows, days, err)
 	}
 }

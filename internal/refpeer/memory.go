@@ -40,6 +40,14 @@ type text struct {
 	set   bool
 }
 
+// orNull is the value for the database.
+func (t text) orNull() any {
+	if !t.set {
+		return nil
+	}
+	return t.value
+}
+
 // The bits of the fields of a memory, to find missing and repeated ones. A
 // repeated field refuses the body, as a derived decoder of the reference does.
 const (

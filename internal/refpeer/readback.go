@@ -24,30 +24,41 @@ func (p *Peer) handleHealth(w http.ResponseWriter, _ *http.Request) {
 	reply{status: http.StatusOK, body: b}.write(w)
 }
 
-// handleMemory answers one memory with its links, of which there are none.
-func (p *Peer) handleMemory(w http.ResponseWriter, r *http.Request) {
+// memoryByID reads one live memory, false if there is none.
+func (p *Peer) memoryByID(ctx context.Context, id string) (memory, bool, error) {
 	var raw string
-	row := p.store.readers.QueryRowContext(r.Context(), `select payload from memories where id = ?`, r.PathValue("id"))
-	err := row.Scan(&raw)
+	err := p.store.readers.QueryRowContext(ctx, `select payload from memories where id = ?`, id).Scan(&raw)
 	if errors.Is(err, sql.ErrNoRows) {
-		errorReply(http.StatusNotFound, "not found").write(w)
-		return
+		return memory{}, false, nil
 	}
 	if err != nil {
-		p.internalError(r.Context(), fmt.Errorf("read memory: %w", err)).write(w)
-		return
+		return memory{}, false, fmt.Errorf("read memory: %w", err)
 	}
 	m, err := parseMemory(raw)
 	if err != nil {
-		p.internalError(r.Context(), fmt.Errorf("stored memory: %w", err)).write(w)
+		return memory{}, false, fmt.Errorf("stored memory: %w", err)
+	}
+	return m, true, nil
+}
+
+// handleMemory answers one memory with its links.
+func (p *Peer) handleMemory(w http.ResponseWriter, r *http.Request) {
+	id, agent := r.PathValue("id"), r.Header.Get("X-Agent-Id")
+	m, live, err := p.memoryByID(r.Context(), id)
+	if err != nil {
+		p.internalError(r.Context(), err).write(w)
 		return
 	}
-	if !m.visibleTo(r.Header.Get("X-Agent-Id")) {
+	if !live || !m.visibleTo(agent) {
 		errorReply(http.StatusNotFound, "not found").write(w)
 		return
 	}
-	b := m.appendJSON([]byte(`{"memory":`))
-	reply{status: http.StatusOK, body: append(b, `,"links":[]}`...)}.write(w)
+	links, err := p.visibleLinks(r.Context(), id, agent)
+	if err != nil {
+		p.internalError(r.Context(), err).write(w)
+		return
+	}
+	p.writeValue(w, r, map[string]any{"memory": rawMemory(&m), "links": links})
 }
 
 // visibleTo tells whether a caller may see m. A memory without a scope is

@@ -200,7 +200,9 @@ func TestKeyGuardsReads(t *testing.T) {
 	t.Parallel()
 	peer := openPeer(t, refpeer.Config{APIKey: "k", ID: "ref:guarded"})
 	for _, path := range []string{
-		"/api/v1/memories", "/api/v1/memories/x", "/api/v1/stats", "/_ref/memories", "/_ref/log", "/_ref/counters", "/_ref/faults",
+		"/api/v1/memories", "/api/v1/memories/x", "/api/v1/stats", "/api/v1/links/x", "/api/v1/archive", "/api/v1/archive/stats",
+		"/api/v1/pending", "/api/v1/namespaces", "/api/v1/namespaces/x/standard", "/api/v1/sync/since", "/metrics",
+		"/_ref/memories", "/_ref/state", "/_ref/log", "/_ref/counters", "/_ref/faults",
 	} {
 		if a := get(t, peer, path); a.status != http.StatusUnauthorized {
 			t.Errorf("%s without the key: got %d, want 401", path, a.status)
@@ -235,6 +237,18 @@ func TestOpenRefuses(t *testing.T) {
 		{"no folder", refpeer.Config{}, "set DataDir"},
 		{"bad id", refpeer.Config{DataDir: t.TempDir(), ID: "a b"}, "peer id"},
 		{"negative quota", refpeer.Config{DataDir: t.TempDir(), QuotaPerDay: -1}, "quota per day"},
+		{"negative quota of bytes", refpeer.Config{DataDir: t.TempDir(), QuotaBytesPerDay: -1}, "quota of bytes"},
+		{"negative quota of links", refpeer.Config{DataDir: t.TempDir(), QuotaLinksPerDay: -1}, "quota of links"},
+		{"negative cap", refpeer.Config{DataDir: t.TempDir(), MaxCollection: -1}, "max collection"},
+		{"negative dimension", refpeer.Config{DataDir: t.TempDir(), EmbeddingDim: -1}, "embedding dim"},
+		{"unknown backend", refpeer.Config{DataDir: t.TempDir(), Backend: "mysql"}, "use sqlite or postgres"},
+		{"domain without a bundle", refpeer.Config{DataDir: t.TempDir(), TrustDomain: "x"}, "set TrustBundleDir"},
+		{"bad admin", refpeer.Config{DataDir: t.TempDir(), AdminAgents: []string{"a b"}}, "no agent id"},
+		{
+			"bad attestation",
+			refpeer.Config{DataDir: t.TempDir(), Attestation: refpeer.Attestation{"a b": {}}},
+			"no peer id",
+		},
 		{"bad fault", refpeer.Config{DataDir: t.TempDir(), Faults: refpeer.Faults{{Mode: "tired"}}}, "unknown fault mode"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -245,7 +259,12 @@ func TestOpenRefuses(t *testing.T) {
 		})
 	}
 	missing := filepath.Join(t.TempDir(), "missing")
-	if _, err := refpeer.Open(t.Context(), refpeer.Config{DataDir: t.TempDir(), KeysDir: missing}); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("missing keys folder: got %v, want %v", err, fs.ErrNotExist)
+	for what, cfg := range map[string]refpeer.Config{
+		"enrolled keys": {DataDir: t.TempDir(), KeysDir: missing},
+		"trust bundle":  {DataDir: t.TempDir(), KeysDir: t.TempDir(), TrustBundleDir: missing},
+	} {
+		if _, err := refpeer.Open(t.Context(), cfg); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), what) {
+			t.Errorf("missing %s: got %v, want %v that names them", what, err, fs.ErrNotExist)
+		}
 	}
 }

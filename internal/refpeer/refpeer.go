@@ -4,111 +4,25 @@
 // that a test can compare both with the writer's after any crash, and it can
 // be told to misbehave.
 //
-// It applies the lists memories and deletions; the other lists of a push are
-// read, checked for shape and size, and left alone.
+// It applies every list of a push, keeps the archive, links, parked actions,
+// namespace standards and embeddings, and answers the calls that read them back.
 //
 // Differences to a daemon, on purpose: a push is one transaction (a daemon
 // applies item by item), and the paths under /_ref/ show all rows, the apply
-// log, counters and the faults that are set.
+// log, counters and the faults that are set. What an approved action does is a
+// store or a deletion; other actions only change their status.
 package refpeer
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
-
-// Switch is a setting that is on or off, with a default of its own.
-type Switch int
-
-// The positions of a Switch.
-const (
-	Default Switch = iota
-	On
-	Off
-)
-
-func (s Switch) isOn(byDefault bool) bool {
-	if s == Default {
-		return byDefault
-	}
-	return s == On
-}
-
-// Config says where a peer keeps its state and how strict it is. The zero
-// value of every field but DataDir behaves as the reference does by default.
-type Config struct {
-	// DataDir is the folder of the peer's file. It is made if it does not
-	// exist. Two peers must not share one. Required.
-	DataDir string
-
-	// ID names the peer in its answers and logs. Defaults to "ref:peer1".
-	ID string
-
-	// APIKey is what requests must carry in x-api-key or ?api_key=. Empty: no
-	// key is asked for. /api/v1/health never asks.
-	APIKey string
-
-	// KeysDir holds the enrolled verifying keys: <agent id>.pub, 32 raw bytes.
-	// Empty: no sender is enrolled. Keys may come and go at run time.
-	KeysDir string
-
-	// RequireSignature checks signatures and, with them, nonces. Default: on.
-	RequireSignature Switch
-
-	// RequireNonce refuses a signed push without a nonce. Default: on.
-	RequireNonce Switch
-
-	// RequireEnrollment refuses unsigned pushes of senders without a key.
-	// Default: off, as in 0.7.x (0.8 turned it on).
-	RequireEnrollment Switch
-
-	// QuotaPerDay is how many memories an author may send into one namespace
-	// a UTC day, repeated ones included. 0: no limit. Default: 0.
-	QuotaPerDay int
-
-	// Sync makes the file survive a crash of the machine, but for the last
-	// commits. Off leaves writing to the operating system: what was answered
-	// still survives a kill of the peer, and the disk is left to others, as
-	// measurements on one machine want. Default: on.
-	Sync Switch
-
-	// Faults are set from the start; see [Peer.SetFaults].
-	Faults Faults
-
-	// Logger gets warnings about pushes. Nil: nothing is logged.
-	Logger *slog.Logger
-}
-
-func (c Config) withDefaults() Config {
-	if c.ID == "" {
-		c.ID = "ref:peer1"
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
-
-func (c Config) validate() error {
-	var errs []error
-	if c.DataDir == "" {
-		errs = append(errs, errors.New("a peer needs a data folder: set DataDir"))
-	}
-	if !validAgentID(c.ID) {
-		errs = append(errs, fmt.Errorf("peer id %q: use 1 to 128 of the characters A-Z a-z 0-9 _ - : @ . /, without '..' "+
-			"and not starting with '/'", c.ID))
-	}
-	if c.QuotaPerDay < 0 {
-		errs = append(errs, fmt.Errorf("quota per day %d: must be 0 (no limit) or more", c.QuotaPerDay))
-	}
-	return errors.Join(errs...)
-}
 
 // Peer is a running receiver. It is safe for concurrent use. Pushes are
 // applied one after the other.
@@ -118,6 +32,7 @@ type Peer struct {
 	steps    []step
 	nonces   *nonceWindow
 	keys     *keyring
+	trust    trust
 	apiKey   *apiKey
 	faults   faultBox
 	counters counters
@@ -140,7 +55,7 @@ func Open(ctx context.Context, cfg Config) (_ *Peer, err error) {
 	}
 	p := &Peer{
 		cfg:    cfg,
-		steps:  steps(cfg.QuotaPerDay),
+		steps:  steps(cfg),
 		nonces: newNonceWindow(),
 		apiKey: newAPIKey(cfg.APIKey),
 
@@ -150,14 +65,23 @@ func Open(ctx context.Context, cfg Config) (_ *Peer, err error) {
 	if err := p.SetFaults(cfg.Faults); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.closeFiles())
+		}
+	}()
 	if p.keys, err = openKeyring(cfg.KeysDir); err != nil {
+		return nil, fmt.Errorf("enrolled keys: %w", err)
+	}
+	if p.trust.bundle, err = openKeyring(cfg.TrustBundleDir); err != nil {
+		return nil, fmt.Errorf("trust bundle: %w", err)
+	}
+	p.trust.domain = cfg.TrustDomain
+	if p.store, err = openStore(ctx, cfg.DataDir, cfg.Sync); err != nil {
 		return nil, err
 	}
-	if p.store, err = openStore(ctx, cfg.DataDir, cfg.Sync); err != nil {
-		return nil, errors.Join(err, p.keys.close())
-	}
 	if err := p.nonces.load(ctx, p.store); err != nil {
-		return nil, errors.Join(err, p.store.close(), p.keys.close())
+		return nil, err
 	}
 	p.handler = p.routes()
 	return p, nil
@@ -170,10 +94,24 @@ func (p *Peer) Close() error { return p.closeOnce() }
 
 func (p *Peer) close() error {
 	close(p.closing)
-	if err := errors.Join(p.store.close(), p.keys.close()); err != nil {
+	if err := p.closeFiles(); err != nil {
 		return fmt.Errorf("close peer: %w", err)
 	}
 	return nil
+}
+
+// closeFiles closes what [Open] got to.
+func (p *Peer) closeFiles() error {
+	var errs []error
+	if p.store != nil {
+		errs = append(errs, p.store.close())
+	}
+	for _, ring := range []*keyring{p.keys, p.trust.bundle} {
+		if ring != nil {
+			errs = append(errs, ring.close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // SetFaults replaces the faults; nil clears them.
@@ -193,10 +131,19 @@ func (p *Peer) routes() http.Handler {
 	api.HandleFunc("GET /api/v1/health", p.handleHealth)
 	api.HandleFunc("GET /api/v1/memories/{id}", p.guarded(p.handleMemory))
 	api.HandleFunc("GET /api/v1/memories", p.guarded(p.handleList))
-	api.HandleFunc("GET /api/v1/stats", p.guarded(p.handleStats))
+	api.HandleFunc("GET /api/v1/stats", p.guarded(p.forAdmins(p.handleStats)))
+	api.HandleFunc("GET /api/v1/links/{id}", p.guarded(p.handleLinks))
+	api.HandleFunc("GET /api/v1/archive", p.guarded(p.forAdmins(p.handleArchive)))
+	api.HandleFunc("GET /api/v1/archive/stats", p.guarded(p.forAdmins(p.handleArchiveStats)))
+	api.HandleFunc("GET /api/v1/pending", p.guarded(p.handlePending))
+	api.HandleFunc("GET /api/v1/namespaces", p.guarded(p.handleNamespaces))
+	api.HandleFunc("GET /api/v1/namespaces/{path...}", p.guarded(p.handleStandard))
+	api.HandleFunc("GET /api/v1/sync/since", p.guarded(p.handleSince))
+	api.HandleFunc("GET /metrics", p.guarded(p.handleMetrics))
 
 	ref := http.NewServeMux()
 	ref.HandleFunc("GET /_ref/memories", p.guarded(p.handleRefMemories))
+	ref.HandleFunc("GET /_ref/state", p.guarded(p.handleRefState))
 	ref.HandleFunc("GET /_ref/log", p.guarded(p.handleRefLog))
 	ref.HandleFunc("GET /_ref/counters", p.guarded(p.handleRefCounters))
 	ref.HandleFunc("GET /_ref/faults", p.guarded(p.handleGetFaults))
@@ -214,6 +161,17 @@ func (p *Peer) guarded(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !p.apiKey.admits(r) {
 			errorReply(http.StatusUnauthorized, msgAPIKey).write(w)
+			return
+		}
+		next(w, r)
+	}
+}
+
+// forAdmins asks for an admin's x-agent-id, if there is a list of admins.
+func (p *Peer) forAdmins(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if len(p.cfg.AdminAgents) > 0 && !slices.Contains(p.cfg.AdminAgents, r.Header.Get("X-Agent-Id")) {
+			errorReply(http.StatusForbidden, "x-agent-id must name an admin agent").write(w)
 			return
 		}
 		next(w, r)

@@ -11,44 +11,6 @@ import (
 	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
 )
 
-// schema of the peer's file. A push is one transaction, so a killed peer never
-// shows half a push; the reference applies item by item without one.
-//
-// log has one row per push, because a row per item would double the work of a
-// push: items holds them in the form of [appendLogItem], last_seq is the number
-// of the last one.
-const schema = `
-create table if not exists memories (
-	id text not null primary key,
-	namespace text not null,
-	title text not null,
-	updated_at text not null,
-	payload text not null,
-	unique (namespace, title)
-);
-create table if not exists log (
-	last_seq integer not null primary key,
-	push integer not null,
-	at integer not null,
-	idempotency_key text not null,
-	peer_id text not null,
-	nonce text not null,
-	items blob not null
-);
-create table if not exists nonces (
-	seq integer not null primary key,
-	peer_id text not null,
-	fingerprint blob not null
-);
-create table if not exists quota (
-	day text not null,
-	agent_id text not null,
-	namespace text not null,
-	used integer not null,
-	primary key (day, agent_id, namespace)
-) without rowid;
-`
-
 // store is the durable state: one file, one writing connection, and a few
 // reading ones that never wait for it (WAL).
 //
@@ -74,16 +36,25 @@ type store struct {
 	lastSeq  int64
 	lastPush int64
 	items    []byte // scratch of the log row being written
+	// mayEmbed is false while there is no embedding for sure.
+	mayEmbed bool
 }
 
 // statements are prepared once on the writing connection.
 type statements struct {
 	begin, commit, rollback          *sql.Stmt
-	insertMemory, byTitle, hasID     *sql.Stmt
+	insertMemory, byTitle            *sql.Stmt
 	updateMemory, deleteMemory       *sql.Stmt
 	insertLog                        *sql.Stmt
 	insertNonce, deleteNonce         *sql.Stmt
 	quotaUsed, setQuota, forgetQuota *sql.Stmt
+
+	namespaceOf                            *sql.Stmt
+	archiveMemory, readArchived, unarchive *sql.Stmt
+	insertLink, reachable                  *sql.Stmt
+	upsertPending, readPending, decide     *sql.Stmt
+	setStandard, hasStandard, clear        *sql.Stmt
+	upsertEmbedding, dropEmbedding         *sql.Stmt
 }
 
 // openStore opens or creates the file refpeer.db in dir.
@@ -106,20 +77,21 @@ func openStore(ctx context.Context, dir string, sync Switch) (_ *store, err erro
 	if s.lock, err = lockFolder(ctx, dir); err != nil {
 		return nil, err
 	}
-	if s.writers, err = openDB(path, 1, synchronous, "cache_size(-16384)"); err != nil {
+	if s.writers, err = openDB(path, 1, synchronous, "cache_size(-16384)", "foreign_keys(1)"); err != nil {
 		return nil, err
 	}
 	if s.conn, err = s.writers.Conn(ctx); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	if _, err = s.conn.ExecContext(ctx, schema); err != nil {
+	if err = createTables(ctx, s.conn); err != nil {
 		return nil, fmt.Errorf("create tables in %s: %w", path, err)
 	}
 	if err = s.stmts.prepare(ctx, s.conn); err != nil {
 		return nil, err
 	}
-	row := s.conn.QueryRowContext(ctx, `select coalesce(max(last_seq), 0), coalesce(max(push), 0) from log`)
-	if err = row.Scan(&s.lastSeq, &s.lastPush); err != nil {
+	row := s.conn.QueryRowContext(ctx,
+		`select coalesce(max(last_seq), 0), coalesce(max(push), 0), exists (select 1 from embeddings) from log`)
+	if err = row.Scan(&s.lastSeq, &s.lastPush, &s.mayEmbed); err != nil {
 		return nil, fmt.Errorf("read the log's end: %w", err)
 	}
 	if s.readers, err = openDB(path, 4, "query_only(1)"); err != nil {
@@ -176,17 +148,38 @@ func (st *statements) prepare(ctx context.Context, conn *sql.Conn) error {
 		{&st.insertMemory, `insert into memories (id, namespace, title, updated_at, payload) values (?, ?, ?, ?, ?)
 			on conflict do nothing`},
 		{&st.byTitle, `select rowid, payload from memories where namespace = ? and title = ?`},
-		{&st.hasID, `select 1 from memories where id = ?`},
 		{&st.updateMemory, `update memories set updated_at = ?, payload = ? where rowid = ?`},
 		{&st.deleteMemory, `delete from memories where id = ?`},
-		{&st.insertLog, `insert into log (last_seq, push, at, idempotency_key, peer_id, nonce, items)
-			values (?, ?, ?, ?, ?, ?, ?)`},
+		{&st.insertLog, `insert into log (last_seq, push, at, idempotency_key, peer_id, nonce, credential, items)
+			values (?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&st.insertNonce, `insert into nonces (seq, peer_id, fingerprint) values (?, ?, ?)`},
 		{&st.deleteNonce, `delete from nonces where seq = ?`},
-		{&st.quotaUsed, `select used from quota where day = ? and agent_id = ? and namespace = ?`},
-		{&st.setQuota, `insert into quota (day, agent_id, namespace, used) values (?, ?, ?, ?)
-			on conflict do update set used = excluded.used`},
+		{&st.quotaUsed, `select used, bytes, links from quota where day = ? and agent_id = ? and namespace = ?`},
+		{&st.setQuota, `insert into quota (day, agent_id, namespace, used, bytes, links) values (?, ?, ?, ?, ?, ?)
+			on conflict do update set used = excluded.used, bytes = excluded.bytes, links = excluded.links`},
 		{&st.forgetQuota, `delete from quota where day < ?`},
+		{&st.namespaceOf, `select namespace from memories where id = ?`},
+		{&st.archiveMemory, `insert or replace into archived_memories (id, namespace, title, payload, archived_at, reason)
+			select id, namespace, title, payload, ?, ? from memories where id = ?`},
+		{&st.readArchived, `select payload from archived_memories where id = ?`},
+		{&st.unarchive, `delete from archived_memories where id = ?`},
+		{&st.insertLink, `insert into memory_links (source_id, target_id, relation, created_at, valid_from, valid_until,
+			observed_by, signature, attest_level) values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing`},
+		{&st.reachable, `with recursive reached (id) as (
+				values (?)
+				union
+				select l.target_id from memory_links l join reached r on l.source_id = r.id where l.relation = ?)
+			select 1 from reached where id = ?`},
+		{&st.upsertPending, `insert or replace into pending_actions (id, action_type, memory_id, namespace, payload, requested_by,
+			requested_at, status, decided_by, decided_at, approvals) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&st.readPending, `select status, action_type, memory_id, payload from pending_actions where id = ?`},
+		{&st.decide, `update pending_actions set status = ?, decided_by = ?, decided_at = ? where id = ?`},
+		{&st.setStandard, `insert or replace into namespace_meta (namespace, standard_id, parent_namespace, updated_at)
+			values (?, ?, ?, ?)`},
+		{&st.hasStandard, `select 1 from namespace_meta where namespace = ?`},
+		{&st.clear, `delete from namespace_meta where namespace = ?`},
+		{&st.upsertEmbedding, `insert or replace into embeddings (memory_id, model, dim, vector) values (?, ?, ?, ?)`},
+		{&st.dropEmbedding, `delete from embeddings where memory_id = ?`},
 	} {
 		var err error
 		*s.stmt, err = conn.PrepareContext(ctx, s.text) //nolint:sqlclosecheck // they live as long as conn
