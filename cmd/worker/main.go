@@ -84,6 +84,7 @@ Settings come from a YAML file (--config) and the environment (QUORUMBOX_…, DA
 		newImportCommand(),
 		newStatusCommand(),
 		newConfigCommand(),
+		newKeysCommand(),
 		newPeerCommand(),
 		newDemoCommand(),
 		newBenchCommand(),
