@@ -45,6 +45,22 @@ func (a PeerRetryArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: PeerQueue(a.Peer), MaxAttempts: maxAttempts}
 }
 
+// RedeliverArgs asks for an entry that a peer refused to be pushed to it once more.
+type RedeliverArgs struct {
+	Peer  string `json:"peer"`
+	Entry int64  `json:"entry"`
+}
+
+// Kind names the job for River.
+func (RedeliverArgs) Kind() string { return "redeliver" }
+
+// InsertOpts puts the job into the peer's own queue.
+func (a RedeliverArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: PeerQueue(a.Peer), MaxAttempts: maxAttempts}
+}
+
+func (a RedeliverArgs) String() string { return fmt.Sprintf("entry %d for peer %s", a.Entry, a.Peer) }
+
 // maxAttempts bounds the attempts that end in an error of ours (a peer's failures snooze instead). A job that uses them up is
 // discarded by River and made again by the sweeper.
 const maxAttempts = 25

@@ -12,6 +12,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"quorumbox/internal/metrics"
 	"quorumbox/quorum"
 )
 
@@ -20,16 +21,21 @@ type Config struct {
 	SenderID string        // sender_agent_id of each push
 	Peers    []string      // ids of all configured peers, each once
 	Policy   quorum.Policy // N must be 1 + len(Peers)
+	Rules    quorum.Rules  // by namespace, in place of Policy and AckTimeout where one matches. Defaults to none
+
+	// PushURLs are where the peers are pushed, for logs. Defaults to the peers' ids.
+	PushURLs map[string]string
 
 	FanOut    Pusher // pushes to a peer in step: with the one retry inside the ack timeout
 	RetryPush Pusher // pushes to a lagging peer: one attempt
 
-	AckTimeout  time.Duration // deadline of a fan-out. Defaults to 2s
+	AckTimeout  time.Duration // deadline of a fan-out of namespaces without a rule. Defaults to 2s
 	Grace       time.Duration // wait for stragglers once the verdict is known. Defaults to 2ms
-	Lease       time.Duration // of a dispatched batch; see [outbox.RelayConfig]. Defaults to AckTimeout + 1.5s
+	Lease       time.Duration // of a dispatched batch; see [outbox.RelayConfig]. Defaults to the longest ack timeout + 1.5s
 	PushTimeout time.Duration // of one push to a lagging peer. Defaults to 5s, or half of a short JobTimeout
 	RetryBudget time.Duration // after which a retry that goes well makes room for others. Defaults to 2s, or a quarter of a short JobTimeout
 	Retry       Schedule
+	Redeliver   Schedule // of an entry that a peer refuses. Defaults to 1m to 1h
 
 	MaxItems int // entries in one push. Defaults to 1000
 	MaxBytes int // bytes in one push. Defaults to 1.5 MiB
@@ -42,9 +48,11 @@ type Config struct {
 	CompletedRetention time.Duration // Defaults to 10m
 	SoftStop           time.Duration // Defaults to 10s
 
-	Logger *slog.Logger // defaults to discarding
+	Logger  *slog.Logger     // defaults to discarding
+	Metrics *metrics.Metrics // nil counts nothing
 
-	limits limits
+	limits  limits
+	partial *sometimes // says that peers miss what a quorum has
 }
 
 func (c Config) withDefaults() Config {
@@ -55,7 +63,7 @@ func (c Config) withDefaults() Config {
 	}
 	duration(&c.AckTimeout, 2*time.Second)
 	duration(&c.Grace, 2*time.Millisecond)
-	duration(&c.Lease, c.AckTimeout+1500*time.Millisecond)
+	duration(&c.Lease, c.longestAck()+1500*time.Millisecond)
 	duration(&c.JobTimeout, 8*time.Second)
 	duration(&c.PushTimeout, min(5*time.Second, c.JobTimeout/2))
 	duration(&c.RetryBudget, min(2*time.Second, c.JobTimeout/4))
@@ -72,11 +80,30 @@ func (c Config) withDefaults() Config {
 	count(&c.FanOutWorkers, 16)
 	count(&c.RetryWorkers, 4)
 	c.Retry = c.Retry.withDefaults()
+	if c.Redeliver.Initial <= 0 {
+		c.Redeliver = Schedule{Initial: time.Minute, Max: time.Hour}
+	}
+	c.Redeliver = c.Redeliver.withDefaults()
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.limits = limits{items: c.MaxItems, bytes: c.MaxBytes}
+	c.partial = newSometimes()
 	return c
+}
+
+// longestAck is the longest deadline of a fan-out.
+func (c Config) longestAck() time.Duration { return max(c.AckTimeout, c.Rules.MaxAckTimeout()) }
+
+// judge returns how the writes of a namespace are judged.
+func (c Config) judge(namespace string) (quorum.Policy, time.Duration, error) {
+	i := c.Rules.Match(namespace)
+	if i == 0 {
+		return c.Policy, c.AckTimeout, nil
+	}
+	rule := c.Rules.Rule(i)
+	policy, err := rule.Writes.Policy(1 + len(c.Peers))
+	return policy, rule.AckTimeout, err
 }
 
 const (
@@ -95,9 +122,9 @@ func NewClient(pool *pgxpool.Pool, cfg Config) (*river.Client[pgx.Tx], error) {
 	if cfg.Policy.N != 1+len(cfg.Peers) {
 		return nil, fmt.Errorf("jobs: policy %s does not fit %d peers", cfg.Policy, len(cfg.Peers))
 	}
-	if cfg.PushTimeout+cfg.RetryBudget >= cfg.JobTimeout || cfg.AckTimeout >= cfg.JobTimeout {
+	if cfg.PushTimeout+cfg.RetryBudget >= cfg.JobTimeout || cfg.longestAck() >= cfg.JobTimeout {
 		return nil, fmt.Errorf("jobs: the job timeout %s must exceed the ack timeout %s, and push timeout %s and retry budget %s together",
-			cfg.JobTimeout, cfg.AckTimeout, cfg.PushTimeout, cfg.RetryBudget)
+			cfg.JobTimeout, cfg.longestAck(), cfg.PushTimeout, cfg.RetryBudget)
 	}
 	if cfg.FanOut == nil || cfg.RetryPush == nil {
 		return nil, errors.New("jobs: both pushers must be set")
@@ -108,6 +135,9 @@ func NewClient(pool *pgxpool.Pool, cfg Config) (*river.Client[pgx.Tx], error) {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
 	if err := river.AddWorkerSafely(workers, &peerRetryWorker{cfg: cfg, store: s}); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	if err := river.AddWorkerSafely(workers, &redeliverWorker{cfg: cfg, store: s}); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
 	queues := map[string]river.QueueConfig{

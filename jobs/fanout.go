@@ -32,7 +32,7 @@ func (w *fanOutWorker) NextRetry(*river.Job[FanOutArgs]) time.Time {
 // Work pushes the batches of one fan-out to all peers and records what became of it, in the transaction that completes the job.
 func (w *fanOutWorker) Work(ctx context.Context, job *river.Job[FanOutArgs]) error {
 	token := job.Args.FanOut
-	need := (w.cfg.AckTimeout + w.cfg.Lease) / 2
+	need := (w.cfg.longestAck() + w.cfg.Lease) / 2
 	rows, fresh, err := w.store.loadFanOut(ctx, token, need)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ type fanOut struct {
 
 	token    int64
 	start    time.Time
-	deadline time.Time
+	deadline time.Time // of all batches: the relay gives a fan-out those of one rule
 	batches  []batch
 	trackers []*quorum.Tracker // by batch
 	legs     map[string]*leg   // by peer; not changed once the sends run
@@ -87,6 +87,7 @@ func (f *fanOut) run(ctx context.Context, job *river.Job[FanOutArgs]) error {
 	}
 	slices.Sort(peers)
 	fault.Hit(fault.FanOutLoaded)
+	f.announce(ctx)
 	loop := quorum.FanOut{Deadline: f.deadline, Grace: f.cfg.Grace}
 	err := loop.Run(ctx, peers, f.trackers, f.send, func(ctx context.Context, stragglers []string) error {
 		return f.recordDecided(ctx, stragglers)

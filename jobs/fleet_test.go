@@ -24,12 +24,22 @@ import (
 type scripted struct {
 	mu      sync.Mutex
 	answer  map[string]func(ctx context.Context) error // nil: acknowledge
+	refused map[string][]string                        // by peer: ids that it skips
 	applied map[string][]string                        // by peer: "store a", "delete a"
 	pushes  map[string]int
 }
 
 func newScripted() *scripted {
-	return &scripted{answer: map[string]func(context.Context) error{}, applied: map[string][]string{}, pushes: map[string]int{}}
+	return &scripted{
+		answer: map[string]func(context.Context) error{}, refused: map[string][]string{}, applied: map[string][]string{}, pushes: map[string]int{},
+	}
+}
+
+// refuse makes the peer c skip the ids from now on, and say so.
+func (s *scripted) refuse(ids ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused["c"] = ids
 }
 
 func (s *scripted) set(peerID string, answer func(context.Context) error) {
@@ -51,17 +61,35 @@ func (s *scripted) Push(ctx context.Context, peerID string, req peer.Request) er
 	var body struct {
 		Memories  []struct{ ID, Title string }
 		Deletions []string
+		Links     []struct {
+			Source string `json:"source_id"`
+			Target string `json:"target_id"`
+		}
 	}
 	if err := json.Unmarshal(req.Body, &body); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	skipped := 0
+	apply := func(what, id string) {
+		if slices.Contains(s.refused[peerID], id) {
+			skipped++
+			return
+		}
+		s.applied[peerID] = append(s.applied[peerID], what+" "+id)
+	}
 	for _, m := range body.Memories {
-		s.applied[peerID] = append(s.applied[peerID], "store "+m.ID)
+		apply("store", m.ID)
 	}
 	for _, id := range body.Deletions {
-		s.applied[peerID] = append(s.applied[peerID], "delete "+id)
+		apply("delete", id)
+	}
+	for _, l := range body.Links {
+		apply("link", l.Source+" to "+l.Target)
+	}
+	if skipped > 0 {
+		return &peer.Error{Class: peer.ClassSkipped, Status: 200, Refused: skipped}
 	}
 	return nil
 }
@@ -105,7 +133,8 @@ func (f *fleet) run(change ...func(*jobs.Config)) (stop func()) {
 	cfg := jobs.Config{
 		SenderID: "ai:leader", Peers: []string{"a", "b", "c"}, Policy: quorum.Policy{N: 4, W: 3},
 		FanOut: f.peers, RetryPush: f.peers,
-		Retry: jobs.Schedule{Initial: 20 * time.Millisecond, Max: 100 * time.Millisecond},
+		Retry:     jobs.Schedule{Initial: 20 * time.Millisecond, Max: 100 * time.Millisecond},
+		Redeliver: jobs.Schedule{Initial: 50 * time.Millisecond, Max: 200 * time.Millisecond},
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -188,6 +217,13 @@ func (f *fleet) scalar(sql string) (n int) {
 	return n
 }
 
+func (f *fleet) exec(sql string) {
+	f.t.Helper()
+	if _, err := f.pool.Exec(f.t.Context(), sql); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 func (f *fleet) lagging() int { return f.scalar(`select count(*) from lagging`) }
 
 // eventually polls cond and prints the tables if it never holds.
@@ -208,7 +244,7 @@ func (f *fleet) eventually(what string, cond func() bool) {
 }
 
 func (f *fleet) dump() {
-	for _, table := range []string{"batches", "lagging", "river_job"} {
+	for _, table := range []string{"batches", "lagging", "refusals", "river_job"} {
 		rows, err := f.pool.Query(context.WithoutCancel(f.t.Context()), `select to_jsonb(t)::text from `+table+` t`)
 		if err != nil {
 			f.t.Log(err)

@@ -65,7 +65,7 @@ func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[pe
 		from unnest($3::text[], $4::smallint[], $5::bigint[]) w (peer, lane, number)
 		where l.peer = w.peer and l.lane = w.lane
 		  and (l.leased_until is null or l.leased_until < clock_timestamp()) and l.not_before <= clock_timestamp()
-		  and not exists (select from batches b where b.lane = l.lane and b.number > l.cursor and b.after_lane is not null)
+		  and not exists (select from batches b where b.lane = l.lane and b.number > l.cursor and b.after_lanes is not null)
 		returning `+lagColumns, token, s.lease, peers, lanes, numbers)
 	if err != nil {
 		return nil, fmt.Errorf("pick up lagging lanes: %w", err)

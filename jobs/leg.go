@@ -39,8 +39,9 @@ type legLane struct {
 // legResult is what came of a lane.
 type legResult struct {
 	legLane
-	err  error // nil: the peer has the batch
-	ours bool  // this fan-out pushed it, and records it; otherwise somebody else does
+	err     error // nil: the peer has the batch, but for what it refuses
+	refused []refusal
+	ours    bool // this fan-out pushed it, and records it; otherwise somebody else does
 }
 
 // stand is where a peer is in a lane when a fan-out begins.
@@ -57,9 +58,15 @@ const (
 // prepare decides who is sent what, leases the lagging lanes that are taken along, and encodes the pushes.
 func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows) (*fanOut, error) {
 	f := &fanOut{fanOutWorker: w, token: token, start: time.Now(), batches: rows.Batches, legs: map[string]*leg{}, enough: make(chan struct{})}
-	f.deadline = f.start.Add(w.cfg.AckTimeout)
-	for range f.batches {
-		t, err := quorum.NewTracker(w.cfg.Policy, w.cfg.Peers)
+	for i, b := range f.batches {
+		policy, ackTimeout, err := w.cfg.judge(b.namespace())
+		if err != nil {
+			return nil, fmt.Errorf("fan-out %d: %w", token, err)
+		}
+		if i == 0 { // the relay gives a fan-out batches of one rule only
+			f.deadline = f.start.Add(ackTimeout)
+		}
+		t, err := quorum.NewTracker(policy, w.cfg.Peers)
 		if err != nil {
 			return nil, fmt.Errorf("fan-out %d: %w", token, err)
 		}
@@ -136,12 +143,11 @@ func (f *fanOut) stand(p string, b batch, rows fanOutRows, got map[peerLane]lag)
 }
 
 // misses reports whether the peer does not have a batch yet that must come first.
-func misses(lagging map[peerLane]lag, p string, after *batchRef) bool {
-	if after == nil {
-		return false
-	}
-	l, ok := lagging[peerLane{p, after.Lane}]
-	return ok && l.Cursor < after.Number
+func misses(lagging map[peerLane]lag, p string, after []batchRef) bool {
+	return slices.ContainsFunc(after, func(first batchRef) bool {
+		l, ok := lagging[peerLane{p, first.Lane}]
+		return ok && l.Cursor < first.Number
+	})
 }
 
 // pass records that a peer will not acknowledge a batch in time.
@@ -164,6 +170,10 @@ func (f *fanOut) packLeg(ctx context.Context, l *leg, load []laneRange) error {
 	if err != nil {
 		return err
 	}
+	without, err := f.store.refusedOf(ctx, l.peer, missed)
+	if err != nil {
+		return err
+	}
 	var batches []batch
 	for _, lane := range l.pushed() {
 		b := f.batches[lane.ballot]
@@ -174,7 +184,7 @@ func (f *fanOut) packLeg(ctx context.Context, l *leg, load []laneRange) error {
 		}
 		batches = append(batches, b)
 	}
-	l.pack = pack(batches, f.cfg.SenderID, f.cfg.limits)
+	l.pack = pack(batches, without, f.cfg.SenderID, f.cfg.limits)
 	return nil
 }
 
@@ -188,9 +198,9 @@ func (l *leg) pushed() []legLane {
 // send is the peer's part: its shipment, then the lanes that somebody else holds.
 func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
 	l := f.legs[p]
-	err := l.pack.send(ctx, f.cfg.FanOut, p)
+	d := l.pack.send(ctx, f.cfg.FanOut, p, f.isolation())
 	for _, lane := range l.lanes {
-		r := legResult{legLane: lane, err: err, ours: true}
+		r := legResult{legLane: lane, err: d.err, refused: d.refusedIn(f.batches[lane.ballot].Lane), ours: true}
 		if lane.has {
 			r.err = nil
 		}
@@ -205,9 +215,22 @@ func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
 		outcomes[i] = quorum.Fail // a lane that this peer has no part in is recorded already
 	}
 	for _, r := range l.results {
-		outcomes[r.ballot] = outcome(r.err)
+		outcomes[r.ballot] = r.outcome(f.batches[r.ballot])
 	}
 	return outcomes
+}
+
+// isolation is how a fan-out finds out what a peer refuses: within its deadline, and leaving what may come right to the retries.
+func (f *fanOut) isolation() isolation {
+	return isolation{parts: f.cfg.RetryPush, until: f.deadline, patient: true}
+}
+
+// outcome is the peer's vote on a batch: it has not acknowledged one of which it refuses an entry.
+func (r legResult) outcome(b batch) quorum.Outcome {
+	if r.err == nil && slices.ContainsFunc(r.refused, func(x refusal) bool { return slices.Contains(b.IDs, x.Entry) }) {
+		return quorum.Refused
+	}
+	return outcome(r.err)
 }
 
 // wait looks after lanes that somebody else was pushing until each is decided: the row is gone or past this batch (the peer has it), has been given back (then this fan-out pushes it from its cursor), is left alone for a while, is not needed any more, or the deadline has
@@ -270,8 +293,13 @@ func (f *fanOut) takeOver(ctx context.Context, p string, lane legLane) (result l
 		return legResult{legLane: lane, ours: true}, true
 	}
 	missed, err := f.store.loadRanges(ctx, []laneRange{{Lane: b.Lane, Cursor: got[at].Cursor, Before: b.Number}})
-	if err == nil {
-		err = pack(append(missed, b), f.cfg.SenderID, f.cfg.limits).send(ctx, f.cfg.FanOut, p)
+	if err != nil {
+		return legResult{legLane: lane, err: err, ours: true}, true
 	}
-	return legResult{legLane: lane, err: err, ours: true}, true
+	without, err := f.store.refusedOf(ctx, p, missed)
+	if err != nil {
+		return legResult{legLane: lane, err: err, ours: true}, true
+	}
+	d := pack(append(missed, b), without, f.cfg.SenderID, f.cfg.limits).send(ctx, f.cfg.FanOut, p, f.isolation())
+	return legResult{legLane: lane, err: d.err, refused: d.refused, ours: true}, true
 }

@@ -1,14 +1,12 @@
 package jobs
 
 import (
-	"encoding/json"
 	"slices"
 
-	"quorumbox/internal/peer"
 	"quorumbox/outbox"
 )
 
-// entry is one change as it is pushed.
+// entry is one change as it is pushed. Its payload has the form that the writer's functions give it, by kind.
 type entry struct {
 	ID        int64
 	Lane      int16
@@ -16,19 +14,40 @@ type entry struct {
 	Kind      outbox.Kind
 	Key       string
 	Payload   []byte
+	Embedding []byte // of a store or consolidate, or nil
 }
 
-// size is about what the entry takes in a push.
-func (e entry) size() int { return len(e.Payload) + len(e.Key) + 4 }
+// list is one list of a push. The constants are in the order in which receivers apply the lists (wire.md 6).
+type list uint8
 
-// title is the memory's title, or ok = false if the entry does not say it.
-func (e entry) title() (title string, ok bool) {
-	var p struct{ Title *string }
-	if len(e.Payload) == 0 || json.Unmarshal(e.Payload, &p) != nil || p.Title == nil {
-		return "", false
-	}
-	return *p.Title, true
+const (
+	memories list = iota
+	deletions
+	archives
+	restores
+	links
+	pendings
+	decisions
+	namespaceMeta
+	namespaceClears
+	lists int = iota // how many there are
+)
+
+// item is one element of a push: what an entry does at a peer, or a part of it.
+type item struct {
+	list      list
+	key       string // the element of a list of texts; otherwise the id or namespace that body is about
+	body      []byte // the element of a list of objects
+	embedding []byte // travels with a memory, or nil
+	entry     entry  // the one whose doing it is
+
+	touches  []string // what must keep its order
+	apart    []string // what no other item of its push may touch
+	executes bool     // an approved decision: the receiver runs an action that may touch anything
 }
+
+// size is about what the item takes in a push.
+func (i item) size() int { return len(i.key) + len(i.body) + len(i.embedding) + 4 }
 
 // limits bounds one push.
 type limits struct {
@@ -36,94 +55,102 @@ type limits struct {
 	bytes int
 }
 
-// plan turns a range of the log, in log order within each lane, into pushes. Two laws hold, for a receiver that keys memories by id and by (title,
-// namespace), skips a store whose id it has under another title, keeps no tombstones, and applies the memories of a push before its
-// deletions (wire.md 6):
+// plan turns a range of the log, in log order within each lane, into pushes: the items of each in the order in which a receiver applies them.
+// Two laws hold for a receiver by wire.md 6 (it keys memories by id and by (title, namespace), skips a store whose id it has under another
+// title, keeps no tombstones, cascades, and applies a push list by list):
 //
 //   - Applying the pushes equals applying the entries one by one.
-//   - It still does if entries or pushes of the range have been applied before: the range can be pushed again after a lost answer.
+//   - It still does if entries or pushes of the range have been applied before: the range can be pushed again after a lost answer, and as
+//     a part of a longer one, and a push can be applied twice. Nothing in it is skipped then, either.
 //
-// So each id that is deleted in the range is deleted once, and of its stores only those after its last delete are sent. Where such a store, or
-// one that takes a title that was freed, could collide with the row that has to go, the deletions are pushes of their own and come first.
-func plan(entries []entry, most limits) [][]entry {
-	last := map[string]int{} // id → its last delete
-	for i, e := range entries {
-		if e.Kind == outbox.KindDelete {
-			last[e.Key] = i
+// compact leaves out what the range itself supersedes and puts deletions first. cut joins neighbours as long as the order of the lists keeps theirs.
+func plan(entries []entry, most limits) [][]item {
+	if !slices.ContainsFunc(entries, func(e entry) bool { return e.Kind != outbox.KindStore }) {
+		items := make([]item, len(entries))
+		for i, e := range entries {
+			items[i] = item{list: memories, key: e.Key, body: e.Payload, embedding: e.Embedding, entry: e}
 		}
+		return cut(items, most)
 	}
-	if len(last) == 0 {
-		return cut(entries, most)
-	}
-	var stores, deletes []entry
-	for i, e := range entries {
-		gone, deleted := last[e.Key]
-		switch {
-		case e.Kind == outbox.KindDelete && i == gone:
-			deletes = append(deletes, e)
-		case e.Kind == outbox.KindStore && (!deleted || i > gone):
-			stores = append(stores, e)
-		}
-	}
-	if collide(entries, stores, last) {
-		return append(cut(deletes, most), cut(stores, most)...)
-	}
-	return cut(append(stores, deletes...), most)
+	return cut(compact(entries), most)
 }
 
-// collide reports whether a store that is sent needs an id or a title of a memory that was deleted in the range.
-func collide(entries, stores []entry, deleted map[string]int) bool {
-	type titleKey struct{ namespace, title string }
-	freed := map[titleKey]bool{}
-	for _, e := range entries {
-		if e.Kind == outbox.KindDelete {
-			title, ok := e.title()
-			if !ok && len(stores) > 0 {
-				return true // whichever title it was
-			}
-			freed[titleKey{e.Namespace, title}] = true
+// cut splits items into pushes. An item joins the push before it unless that is full, or holds an item of a list that is applied later and touches
+// the same thing. An item that is larger than a push may be goes alone.
+func cut(items []item, most limits) [][]item {
+	var pushes [][]item
+	p := newPacker(most)
+	for i, it := range items {
+		if !p.takes(it) {
+			pushes = append(pushes, inOrder(items[i-p.count:i]))
+			p = newPacker(most)
 		}
+		p.add(it)
 	}
-	return slices.ContainsFunc(stores, func(e entry) bool {
-		if _, ok := deleted[e.Key]; ok {
-			return true
-		}
-		title, ok := e.title()
-		return !ok || freed[titleKey{e.Namespace, title}]
-	})
-}
-
-// cut splits entries into runs that fit into one push each. An entry that is larger than a push may be goes alone.
-func cut(entries []entry, most limits) [][]entry {
-	var pushes [][]entry
-	start, stores, deletes, bytes := 0, 0, 0, 0
-	for i, e := range entries {
-		list := &stores
-		if e.Kind == outbox.KindDelete {
-			list = &deletes
-		}
-		if i > start && (*list >= most.items || bytes+e.size() > most.bytes) {
-			pushes = append(pushes, entries[start:i])
-			start, stores, deletes, bytes = i, 0, 0, 0
-		}
-		*list++
-		bytes += e.size()
-	}
-	if start < len(entries) {
-		pushes = append(pushes, entries[start:])
+	if p.count > 0 {
+		pushes = append(pushes, inOrder(items[len(items)-p.count:]))
 	}
 	return pushes
 }
 
-// message is the body of a push that carries the entries.
-func message(entries []entry) peer.Message {
-	var m peer.Message
-	for _, e := range entries {
-		if e.Kind == outbox.KindDelete {
-			m.Deletions = append(m.Deletions, e.Key)
-		} else {
-			m.Memories = append(m.Memories, e.Payload)
-		}
+// inOrder sorts the items of a push by list, as it is applied.
+func inOrder(items []item) []item {
+	byList := func(a, b item) int { return int(a.list) - int(b.list) }
+	if slices.IsSortedFunc(items, byList) {
+		return items
 	}
-	return m
+	items = slices.Clone(items)
+	slices.SortStableFunc(items, byList)
+	return items
 }
+
+// packer is the push that is being filled.
+type packer struct {
+	most     limits
+	count    int
+	bytes    int
+	perList  [lists]int
+	latest   map[string]list // by what is touched: the last list that does
+	executes bool            // it holds approved decisions, and nothing else
+}
+
+func newPacker(most limits) *packer { return &packer{most: most} }
+
+func (p *packer) takes(it item) bool {
+	switch {
+	case p.count == 0:
+		return true
+	case p.perList[it.list] >= p.most.items || p.bytes+it.size() > p.most.bytes:
+		return false
+	case p.executes != it.executes:
+		return false // what the receiver executes must not be undone by another item when the push is sent again
+	}
+	touched := func(what string) bool {
+		_, ok := p.latest[what]
+		return ok
+	}
+	return !slices.ContainsFunc(it.apart, touched) && !slices.ContainsFunc(it.touches, func(touched string) bool {
+		later, ok := p.latest[touched]
+		return ok && later > it.list
+	})
+}
+
+func (p *packer) add(it item) {
+	p.count++
+	p.bytes += it.size()
+	p.perList[it.list]++
+	p.executes = p.executes || it.executes
+	if len(it.touches) > 0 && p.latest == nil {
+		p.latest = map[string]list{}
+	}
+	for _, touched := range it.touches {
+		p.latest[touched] = max(p.latest[touched], it.list)
+	}
+}
+
+// The things that items touch, as keys of packer.latest.
+func touchID(id string) string                  { return "i" + id }
+func touchTitle(namespace, title string) string { return "t" + namespace + "\x00" + title }
+func touchTitles(namespace string) string       { return "u" + namespace } // some title of the namespace, it is not known which
+func touchPending(id string) string             { return "p" + id }
+func touchNamespace(namespace string) string    { return "n" + namespace }

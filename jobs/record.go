@@ -46,17 +46,28 @@ func (f *fanOut) recordDecided(ctx context.Context, stragglers []string) error {
 	if err != nil {
 		return err
 	}
+	var answered []string
 	for p, l := range f.legs {
 		l.recorded = !waiting[p]
+		if l.recorded {
+			answered = append(answered, p)
+		}
 	}
 	f.skipped = nil
+	f.tellResults(ctx, answered, false)
 	fault.Hit(fault.FanOutDecided)
 	return nil
 }
 
 // recordFinished writes down what is left when every push has ended, and completes the job with it.
 func (f *fanOut) recordFinished(ctx context.Context, job *river.Job[FanOutArgs]) error {
-	return f.record(ctx, job, func(tx pgx.Tx) ([]PeerRetryArgs, error) {
+	var left []string
+	for p, l := range f.legs {
+		if !l.recorded {
+			left = append(left, p)
+		}
+	}
+	err := f.record(ctx, job, func(tx pgx.Tx) ([]PeerRetryArgs, error) {
 		held := heldAlways
 		if !f.decided {
 			held = heldIfPickedUp
@@ -66,6 +77,12 @@ func (f *fanOut) recordFinished(ctx context.Context, job *river.Job[FanOutArgs])
 		}
 		return f.settle(ctx, tx, func(string) bool { return true }, held)
 	})
+	if err != nil {
+		return err
+	}
+	f.tellResults(ctx, left, f.decided)
+	f.tellPartial(ctx)
+	return nil
 }
 
 // record runs one transaction: what do records, the retries that follow from it, and the end of the job if there is one.
@@ -100,6 +117,7 @@ func (f *fanOut) ballots(ctx context.Context) []ballot {
 			Lane: b.Lane, Number: b.Number, Verdict: string(verdict), Reason: string(reason),
 			Acked: t.Acked(), Needed: t.Policy().W, Members: t.Policy().N,
 		}
+		f.count(b, verdict, reason)
 		level := slog.LevelDebug
 		if verdict != quorum.VerdictMet {
 			level = slog.LevelWarn
@@ -128,6 +146,7 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 		advances []advance
 		releases []release
 		errs     = map[string]string{}
+		refused  = map[string][]refusal{}
 	)
 	for p, l := range f.legs {
 		if l.recorded || !which(p) {
@@ -141,6 +160,10 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 			if r.err != nil {
 				class = string(peer.ClassOf(r.err))
 				errs[p] = class
+			}
+			if len(r.refused) > 0 {
+				refused[p] = append(refused[p], r.refused...)
+				errs[p] = string(r.refused[0].Class)
 			}
 			number := f.batches[r.ballot].Number
 			at := peerLane{p, f.batches[r.ballot].Lane}
@@ -176,6 +199,11 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 	more, err := recordBehind(ctx, tx, late)
 	if err != nil {
 		return nil, err
+	}
+	for p, list := range refused {
+		if err := f.cfg.recordRefusals(ctx, tx, p, list); err != nil {
+			return nil, err
+		}
 	}
 	if err := recordErrors(ctx, tx, errs); err != nil {
 		return nil, err

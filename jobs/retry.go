@@ -28,6 +28,9 @@ const (
 	// handOverAfter is after how many pushes a retry leaves a lane that is almost in step to the next fan-out, which takes the rest along:
 	// under load a lane always has a batch that the retry does not have yet.
 	handOverAfter = 3
+	// patience is how many failures in a row it takes until an item that needs another one to be there is refused for good.
+	patience = 3
+
 	// handOverSnooze is how long a fan-out has for that before the retry goes on itself.
 	handOverSnooze = 200 * time.Millisecond
 )
@@ -114,15 +117,17 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		if len(batches) == 0 { // each lane waits for another one, or for the fan-out of its newest batch
 			return handOverSnooze, r.giveBack(ctx, "", 0, 0)
 		}
-		pushErr := r.push(ctx, batches)
+		d, err := r.push(ctx, batches, until)
 		switch {
-		case pushErr != nil && (notThePeer(pushErr) || ctx.Err() != nil):
-			return 0, pushErr
-		case pushErr != nil:
-			return r.failed(ctx, pushErr)
+		case err != nil:
+			return 0, err
+		case d.err != nil && ctx.Err() != nil:
+			return 0, d.err
+		case d.err != nil:
+			return r.failed(ctx, d)
 		}
 		fault.Hit(fault.RetryAcked)
-		if err := r.advance(ctx, batches); err != nil {
+		if err := r.advance(ctx, batches, d.refused); err != nil {
 			return 0, err
 		}
 		fault.Hit(fault.RetryRecorded)
@@ -153,21 +158,20 @@ type renewError struct{ err error }
 func (e *renewError) Error() string { return e.err.Error() }
 func (e *renewError) Unwrap() error { return e.err }
 
-func notThePeer(err error) bool {
-	_, ok := errors.AsType[*renewError](err)
-	return ok
-}
-
 // push sends the batches. How far it goes is noted before the first byte, and the lease is kept alive meanwhile; if that is lost, the push is
 // given up with a [*renewError].
-func (r *retry) push(ctx context.Context, batches []batch) error {
+func (r *retry) push(ctx context.Context, batches []batch, until time.Time) (delivery, error) {
+	without, err := r.store.refusedOf(ctx, r.peer, batches)
+	if err != nil {
+		return delivery{}, err
+	}
 	upTo := r.held()
 	for _, end := range r.ends(batches) {
 		i := slices.IndexFunc(upTo, func(a advance) bool { return a.peerLane == end.peerLane })
 		upTo[i] = end
 	}
 	if err := r.store.announce(ctx, r.token, upTo, retryLease); err != nil {
-		return &renewError{err}
+		return delivery{}, &renewError{err}
 	}
 	jobCtx := ctx
 	ctx, giveUp := context.WithCancelCause(ctx)
@@ -195,11 +199,21 @@ func (r *retry) push(ctx context.Context, batches []batch) error {
 		}
 	})
 
-	err := pack(batches, r.cfg.SenderID, r.cfg.limits).send(ctx, PushFunc(r.pushOnce), r.peer)
-	if err != nil && ctx.Err() != nil && jobCtx.Err() == nil {
-		return &renewError{context.Cause(ctx)} // not the peer's doing
+	how := isolation{parts: PushFunc(r.pushOnce), until: until, patient: r.failures() < patience}
+	d := pack(batches, without, r.cfg.SenderID, r.cfg.limits).send(ctx, how.parts, r.peer, how)
+	if d.err != nil && ctx.Err() != nil && jobCtx.Err() == nil {
+		return delivery{}, &renewError{context.Cause(ctx)} // not the peer's doing
 	}
-	return err
+	return d, nil
+}
+
+// failures is how often the peer has failed in a row.
+func (r *retry) failures() int {
+	n := 0
+	for _, l := range r.lanes {
+		n = max(n, l.Failures)
+	}
+	return n
 }
 
 // pushOnce sends one push within the push timeout.
@@ -253,28 +267,36 @@ func (r *retry) letGo(ctx context.Context) error {
 	if len(atHead) == 0 {
 		return nil
 	}
-	return r.record(ctx, atHead, nil)
+	return r.record(ctx, atHead, nil, nil)
 }
 
-// advance records the cursors after acknowledged batches. Lanes that are in step are let go of.
-func (r *retry) advance(ctx context.Context, acked []batch) error {
+// advance records the cursors after acknowledged batches, and which of their entries the peer refuses. Lanes that are in step are let go of.
+func (r *retry) advance(ctx context.Context, acked []batch, refused []refusal) error {
 	got := map[int16]int64{}
 	for _, b := range acked {
 		got[b.Lane] += int64(len(b.IDs))
 	}
-	return r.record(ctx, r.ends(acked), got)
+	return r.record(ctx, r.ends(acked), got, refused)
 }
 
 // record moves the lanes' cursors; got is how many entries that is, by lane.
-func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64) error {
+func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64, refused []refusal) error {
 	var still []position
 	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) (err error) {
-		still, err = recordAdvances(ctx, tx, r.token, list)
-		return err
+		if still, err = recordAdvances(ctx, tx, r.token, list); err != nil {
+			return err
+		}
+		return r.cfg.recordRefusals(ctx, tx, r.peer, refused)
 	})
 	if err != nil {
 		return fmt.Errorf("retry of %s: %w", r.peer, err)
 	}
+	r.cfg.tellRefusals(ctx, r.peer, refused)
+	entries := int64(0)
+	for _, n := range got {
+		entries += n
+	}
+	r.cfg.Metrics.CaughtUp(r.peer, int(entries))
 	r.cfg.Logger.DebugContext(ctx, "peer caught up some",
 		slog.String("peer", r.peer), slog.Int("lanes", len(list)), slog.Int("lanes_in_step", len(list)-len(still)))
 
@@ -293,14 +315,25 @@ func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64)
 	return nil
 }
 
-// failed gives the lanes back until the peer is tried again.
-func (r *retry) failed(ctx context.Context, pushErr error) (time.Duration, error) {
-	failures := 1
-	for _, l := range r.lanes {
-		failures = max(failures, l.Failures+1)
+// failed gives the lanes back until the peer is tried again. What is known of the shipment although it failed is recorded first: the batches that a
+// quota let pass, and the refused entries that were found before there was no time left to find the others.
+func (r *retry) failed(ctx context.Context, d delivery) (time.Duration, error) {
+	if acked := d.has(); len(acked) > 0 {
+		if err := r.advance(ctx, acked, nil); err != nil {
+			return 0, err
+		}
 	}
-	delay := r.cfg.Retry.retryDelay(failures, pushErr)
-	class := peer.ClassOf(pushErr)
+	class := peer.ClassOf(d.err)
+	if len(d.refused) > 0 {
+		if err := r.record(ctx, nil, nil, d.refused); err != nil {
+			return 0, err
+		}
+		if class.Refusal() {
+			return 0, r.giveBack(ctx, "", 0, 0)
+		}
+	}
+	failures := r.failures() + 1
+	delay := r.cfg.Retry.retryDelay(failures, d.err)
 	level := slog.LevelInfo
 	if class.Configuration() || class.Refusal() {
 		level = slog.LevelError

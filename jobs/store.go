@@ -21,13 +21,30 @@ type batch struct {
 	Number  int64
 	IDs     []int64
 	Bytes   int64
-	After   *batchRef // a batch of another lane that a peer must have first
-	Entries []entry   // in the order of IDs
+	After   []batchRef    // batches of other lanes that a peer must have first
+	Age     time.Duration // since the relay dispatched it, when the fan-out loaded it
+	Entries []entry       // in the order of IDs
+}
+
+// namespace is that of the first entry: all of a batch are judged by the same rule.
+func (b batch) namespace() string {
+	if len(b.Entries) == 0 {
+		return ""
+	}
+	return b.Entries[0].Namespace
 }
 
 type batchRef struct {
 	Lane   int16
 	Number int64
+}
+
+func batchRefs(lanes []int16, numbers []int64) []batchRef {
+	var refs []batchRef
+	for i, lane := range lanes {
+		refs = append(refs, batchRef{lane, numbers[i]})
+	}
+	return refs
 }
 
 // store is the SQL of the jobs. Every statement that records is fenced by a token: batches.fan_out or lagging.holder.
@@ -51,30 +68,29 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 
 	var b pgx.Batch
 	b.Queue(`
-		select lane, number, entries, bytes, after_lane, after_number, leased_until > clock_timestamp() + $2::interval
+		select lane, number, entries, bytes, after_lanes, after_numbers, leased_until > clock_timestamp() + $2::interval,
+		       clock_timestamp() - dispatched_at
 		from batches
 		where fan_out = $1 and verdict = 'pending'
 		order by lane`, fanOut, need).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var (
-				x           batch
-				afterLane   *int16
-				afterNumber *int64
-				fresh       bool
+				x            batch
+				afterLanes   []int16
+				afterNumbers []int64
+				fresh        bool
 			)
-			if err := rows.Scan(&x.Lane, &x.Number, &x.IDs, &x.Bytes, &afterLane, &afterNumber, &fresh); err != nil {
+			if err := rows.Scan(&x.Lane, &x.Number, &x.IDs, &x.Bytes, &afterLanes, &afterNumbers, &fresh, &x.Age); err != nil {
 				return err
 			}
-			if afterLane != nil {
-				x.After = &batchRef{*afterLane, *afterNumber}
-			}
+			x.After = batchRefs(afterLanes, afterNumbers)
 			ok = ok && fresh
 			f.Batches = append(f.Batches, x)
 		}
 		return rows.Err()
 	})
 	b.Queue(`
-		select o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text
+		select o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text, o.embedding::text
 		from batches b
 		cross join lateral unnest(b.entries) e (id)
 		join outbox o on o.id = e.id
@@ -85,7 +101,7 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 		select `+lagColumns+`
 		from lagging l
 		where l.lane in (
-			select unnest(array[lane, after_lane]) from batches where fan_out = $1 and verdict = 'pending'
+			select unnest(lane || coalesce(after_lanes, '{}')) from batches where fan_out = $1 and verdict = 'pending'
 		)`, fanOut).Query(func(rows pgx.Rows) error {
 		return scanLags(rows, func(l lag) { f.Lagging[l.peerLane] = l })
 	})
@@ -98,7 +114,7 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 func scanEntries(rows pgx.Rows, into map[int64]entry) error {
 	for rows.Next() {
 		var e entry
-		if err := rows.Scan(&e.ID, &e.Lane, &e.Namespace, &e.Kind, &e.Key, &e.Payload); err != nil {
+		if err := rows.Scan(&e.ID, &e.Lane, &e.Namespace, &e.Kind, &e.Key, &e.Payload, &e.Embedding); err != nil {
 			return err
 		}
 		into[e.ID] = e
@@ -148,6 +164,7 @@ func reclaim(ctx context.Context, db querier, fanOut int64, lease time.Duration)
 // querier is a pool or a transaction.
 type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // laneRange is a part of a lane's log: the batches after Cursor, up to and without Before (0: no end).
@@ -161,7 +178,7 @@ type laneRange struct {
 // loadBatches reads the batches of a range in order, without their entries.
 func (s *store) loadBatches(ctx context.Context, r laneRange) ([]batch, error) {
 	rows, err := s.pool.Query(ctx, `
-		select lane, number, entries, bytes, after_lane, after_number
+		select lane, number, entries, bytes, after_lanes, after_numbers
 		from batches
 		where lane = $1 and number > $2 and (number < $3 or $3 = 0)
 		order by number
@@ -171,14 +188,12 @@ func (s *store) loadBatches(ctx context.Context, r laneRange) ([]batch, error) {
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (batch, error) {
 		var (
-			b           batch
-			afterLane   *int16
-			afterNumber *int64
+			b            batch
+			afterLanes   []int16
+			afterNumbers []int64
 		)
-		err := row.Scan(&b.Lane, &b.Number, &b.IDs, &b.Bytes, &afterLane, &afterNumber)
-		if afterLane != nil {
-			b.After = &batchRef{*afterLane, *afterNumber}
-		}
+		err := row.Scan(&b.Lane, &b.Number, &b.IDs, &b.Bytes, &afterLanes, &afterNumbers)
+		b.After = batchRefs(afterLanes, afterNumbers)
 		return b, err
 	})
 	if err != nil {
@@ -245,15 +260,24 @@ func (s *store) loadEntries(ctx context.Context, batches []batch) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	rows, err := s.pool.Query(ctx, `select id, lane, namespace, kind, key, payload::text from outbox where id = any ($1)`, ids)
+	entries := make(map[int64]entry, len(ids))
+	if err := queryEntries(ctx, s.pool, entries, `o.id = any ($1)`, ids); err != nil {
+		return err
+	}
+	return fill(batches, entries)
+}
+
+// queryEntries reads the entries that meet a condition on the outbox, o.
+func queryEntries(ctx context.Context, db querier, into map[int64]entry, condition string, args ...any) error {
+	rows, err := db.Query(ctx, `
+		select o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text, o.embedding::text from outbox o where `+condition, args...)
 	if err != nil {
 		return fmt.Errorf("load entries: %w", err)
 	}
-	entries := make(map[int64]entry, len(ids))
-	if err := scanEntries(rows, entries); err != nil {
+	if err := scanEntries(rows, into); err != nil {
 		return fmt.Errorf("load entries: %w", err)
 	}
-	return fill(batches, entries)
+	return nil
 }
 
 // ballot is the verdict on one batch.

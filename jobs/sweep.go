@@ -68,11 +68,19 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 		if fanOuts, err = s.sweepFanOuts(ctx, tx); err != nil {
 			return err
 		}
-		retries, err = s.sweepLagging(ctx, tx)
-		return err
+		if retries, err = s.sweepLagging(ctx, tx); err != nil {
+			return err
+		}
+		return s.sweepRefusals(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)
+	}
+	for range fanOuts {
+		s.cfg.Metrics.Takeover("fan_out")
+	}
+	for range retries {
+		s.cfg.Metrics.Takeover("peer_retry")
 	}
 	if fanOuts > 0 || len(retries) > 0 {
 		s.cfg.Logger.InfoContext(ctx, "work taken over", slog.Int("fan_outs", fanOuts), slog.Int("retries", len(retries)))
@@ -145,6 +153,45 @@ func (s *Sweeper) sweepLagging(ctx context.Context, tx pgx.Tx) ([]PeerRetryArgs,
 		return nil, err
 	}
 	return retries, insertRetries(ctx, s.client, tx, retries)
+}
+
+// sweepRefusals gives a job to refused entries that are due, in lanes in which their peer is in step: there is no use in asking one that is away.
+func (s *Sweeper) sweepRefusals(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `
+		select due.peer, due.entry
+		from unnest($1::text[]) p (peer)
+		cross join lateral (
+			select r.peer, r.entry
+			from refusals r
+			where r.peer = p.peer and r.next_at < clock_timestamp()
+			  and not exists (select from lagging l where l.peer = r.peer and l.lane = r.lane)
+			  and not exists (
+				select from river_job j
+				where j.kind = 'redeliver' and j.state in ('available', 'pending', 'retryable', 'scheduled', 'running')
+				  and j.args @> jsonb_build_object('peer', r.peer, 'entry', r.entry)
+			)
+			order by r.next_at
+			limit greatest(0, $2 - (
+				select count(*)
+				from river_job j
+				where j.kind = 'redeliver' and j.state in ('available', 'pending', 'retryable', 'scheduled', 'running')
+				  and j.args @> jsonb_build_object('peer', p.peer)
+			))
+		) due
+		where exists (select from refusals r where r.next_at < clock_timestamp()) -- none, nearly always`, s.cfg.Peers, redeliveries)
+	if err != nil {
+		return fmt.Errorf("find refused entries: %w", err)
+	}
+	due, err := pgx.CollectRows(rows, pgx.RowToStructByPos[RedeliverArgs])
+	if err != nil {
+		return fmt.Errorf("find refused entries: %w", err)
+	}
+	for _, args := range due {
+		if _, err := s.client.InsertTx(ctx, tx, args, nil); err != nil {
+			return fmt.Errorf("insert redelivery: %w", err)
+		}
+	}
+	return nil
 }
 
 func insertRetries(ctx context.Context, client *river.Client[pgx.Tx], tx pgx.Tx, retries []PeerRetryArgs) error {

@@ -25,6 +25,10 @@ create domain jsonb_map as jsonb
     constraint jsonb_map_is_object check (jsonb_typeof(value) = 'object');
 create domain jsonb_list as jsonb
     constraint jsonb_list_is_array check (jsonb_typeof(value) = 'array');
+create domain embedding_model as text
+    constraint embedding_model_1_to_128_bytes check (octet_length(value) between 1 and 128);
+create domain embedding_vector as real[]
+    constraint embedding_vector_1_to_4096_numbers check (cardinality(value) between 1 and 4096);
 
 create table memories (
     id                    memory_id         primary key,
@@ -73,8 +77,9 @@ create table memory_links (
     created_at   timestamptz not null,
     signature    bytea,
     observed_by  text,
-    valid_from   timestamptz,
-    valid_until  timestamptz,
+    -- RFC 3339, as they were given: the signature covers the text.
+    valid_from   text,
+    valid_until  text,
     attest_level text,
     primary key (source_id, target_id, relation),
     constraint memory_links_two_ends check (source_id <> target_id),
@@ -85,6 +90,16 @@ create table memory_links (
 
 -- For the cascade from the target's side; the primary key serves the source's.
 create index memory_links_target on memory_links (target_id);
+
+-- The vector of a memory's content, as some model of the writer's made it.
+create table memory_embeddings (
+    memory_id  text             primary key references memories (id) on delete cascade,
+    model      embedding_model  not null,
+    dim        integer          not null,
+    vector     embedding_vector not null,
+    updated_at timestamptz      not null default now(),
+    constraint memory_embeddings_dim_is_length check (dim = cardinality(vector))
+);
 
 create table pending_actions (
     id           text        primary key,
@@ -97,7 +112,8 @@ create table pending_actions (
     status       text        not null,
     decided_by   text,
     decided_at   timestamptz,
-    approvals    jsonb_list  not null default '[]'
+    approvals    jsonb_list  not null default '[]',
+    constraint pending_actions_status_known check (status in ('pending', 'approved', 'rejected'))
 );
 
 create table namespace_meta (
@@ -111,6 +127,6 @@ create table namespace_meta (
 create index namespace_meta_standard on namespace_meta (standard_id);
 
 -- +goose Down
-drop table namespace_meta, pending_actions, memory_links, archived_memories, memories;
+drop table namespace_meta, pending_actions, memory_embeddings, memory_links, archived_memories, memories;
 drop domain memory_id, memory_namespace, memory_title, memory_content, memory_tier, memory_tags, memory_priority, memory_confidence,
-    memory_count, jsonb_map, jsonb_list;
+    memory_count, jsonb_map, jsonb_list, embedding_model, embedding_vector;

@@ -1,4 +1,4 @@
--- What writers call, in any language: outbox_append, memory_store, memory_delete. The Go package "outbox" calls the same functions.
+-- What writers call, in any language: memory_store and memory_delete, and what all writers share. The Go package "outbox" calls the same functions.
 
 -- +goose Up
 
@@ -26,22 +26,93 @@ begin
 end $$;
 -- +goose StatementEnd
 
--- outbox_log writes one entry without looking at it.
+-- The newest entry of a lane that this statement can see, in the order in which the relay dispatches: the largest that waits, else the last of the
+-- newest batch; null where the lane has none. "After this one" is after everything of the lane that is visible: what an entry waits for that needs a
+-- memory of the lane. Ask when the memory's row is locked, so that the memory's own entry is visible. One statement, because an entry that is
+-- dispatched between two would be missed by both.
+-- +goose StatementBegin
+create function outbox_newest(p_lane smallint) returns bigint
+    language plpgsql stable
+as $$
+begin
+    return coalesce(
+        (select u.entry from undispatched u where u.lane = p_lane order by u.entry desc limit 1),
+        (select b.last_entry from batches b where b.lane = p_lane order by b.number desc limit 1));
+end $$;
+-- +goose StatementEnd
+
+-- The dependencies of an entry of lane p_lane, as undispatched keeps them, from a list in any order: without its own lane, whose order is kept
+-- anyway, and without nulls. Where the list names several entries of a lane, the largest need not be the last to be dispatched (ids commit out of
+-- order), so it becomes the newest of the lane.
+-- +goose StatementBegin
+create function outbox_dependencies(p_lane smallint, inout lanes smallint[], inout entries bigint[])
+    language plpgsql stable
+as $$
+begin
+    if lanes is null then return; end if;
+    select array_agg(d.lane order by d.lane), array_agg(d.entry order by d.lane) into lanes, entries
+    from (
+        select u.lane, case when min(u.entry) = max(u.entry) then min(u.entry) else outbox_newest(u.lane) end as entry
+        from unnest(lanes, entries) u (lane, entry)
+        where u.lane <> p_lane and u.entry is not null
+        group by u.lane
+    ) d;
+end $$;
+-- +goose StatementEnd
+
+-- A refusal because of what the store has, as SQLSTATE 55000 (object_not_in_prerequisite_state) with the condition as constraint name.
+-- +goose StatementBegin
+create function outbox_reject(p_condition text, p_message text) returns void
+    language plpgsql
+as $$
+begin
+    raise exception '%', p_message using errcode = 'object_not_in_prerequisite_state', constraint = p_condition;
+end $$;
+-- +goose StatementEnd
+
+-- A refusal because something is not there, as SQLSTATE P0002 (no_data_found) with the field that names it as column name.
+-- +goose StatementBegin
+create function outbox_missing(p_field text, p_message text) returns void
+    language plpgsql
+as $$
+begin
+    raise exception '%', p_message using errcode = 'no_data_found', column = p_field;
+end $$;
+-- +goose StatementEnd
+
+-- outbox_log writes one entry without looking at it. p_after_lanes and p_after_entries are as outbox_dependencies returns them.
 -- +goose StatementBegin
 create function outbox_log(
-    p_lane smallint, p_namespace text, p_kind text, p_key text, p_payload json, p_after_lane smallint, p_after_entry bigint)
+    p_lane smallint, p_namespace text, p_kind text, p_key text, p_payload json, p_after_lanes smallint[] default null,
+    p_after_entries bigint[] default null, p_embedding json default null)
     returns bigint language plpgsql
 as $$
 declare
     v_id bigint;
 begin
-    insert into outbox (lane, namespace, kind, key, payload)
-    values (p_lane, p_namespace, p_kind, p_key, p_payload)
+    insert into outbox (lane, namespace, kind, key, payload, embedding)
+    values (p_lane, p_namespace, p_kind, p_key, p_payload, p_embedding)
     returning id into v_id;
 
-    insert into undispatched (lane, entry, bytes, after_lane, after_entry)
-    values (p_lane, v_id, coalesce(octet_length(p_payload::text), 0) + octet_length(p_key) + 16, p_after_lane, p_after_entry);
+    insert into undispatched (lane, entry, bytes, after_lanes, after_entries)
+    values (p_lane, v_id,
+        coalesce(octet_length(p_payload::text), 0) + coalesce(octet_length(p_embedding::text), 0) + octet_length(p_key) + 16,
+        p_after_lanes, p_after_entries);
     return v_id;
+end $$;
+-- +goose StatementEnd
+
+-- Whether a text is a time as RFC 3339 writes it.
+-- +goose StatementBegin
+create function is_rfc3339(p_text text) returns boolean
+    language plpgsql stable strict parallel unsafe
+as $$
+begin
+    if p_text !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$' then return false; end if;
+    perform p_text::timestamptz;
+    return true;
+exception when data_exception then
+    return false;
 end $$;
 -- +goose StatementEnd
 
@@ -155,14 +226,7 @@ begin
     foreach k in array array['created_at', 'updated_at', 'last_accessed_at', 'expires_at', 'confidence_decayed_at'] loop
         t := m ->> k;
         if t is null then continue; end if;
-        if t !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$' then
-            field := k; rule := 'must be an RFC 3339 time'; return next; return;
-        end if;
-        begin
-            perform t::timestamptz;
-        exception when others then
-            field := k; rule := 'must be an RFC 3339 time'; return next; return;
-        end;
+        if not is_rfc3339(t) then field := k; rule := 'must be an RFC 3339 time'; return next; return; end if;
     end loop;
 
     if m -> 'tags' is not null and m -> 'tags' <> 'null' then
@@ -231,53 +295,6 @@ as $$
 $$;
 -- +goose StatementEnd
 
--- outbox_append adds one entry for an application that keeps its rows in tables of its own. The caller must hold the lock of the row that the
--- entry describes (insert, update or select for update), because that is what puts the entries of one memory in order.
--- p_after names an earlier entry, of any namespace, that every peer must have before this one.
--- +goose StatementBegin
-create function outbox_append(p_namespace text, p_kind text, p_key text, p_payload jsonb default null, p_after bigint default null)
-    returns bigint language plpgsql
-as $$
-declare
-    v_problem    text;
-    v_found      record;
-    v_lane       smallint := outbox_lane(p_namespace);
-    v_after_lane smallint;
-    v_payload    jsonb := p_payload;
-begin
-    v_problem := namespace_problem(p_namespace);
-    if v_problem is not null then perform outbox_refuse('outbox entry', 'namespace', v_problem); end if;
-    v_problem := memory_id_problem(p_key);
-    if v_problem is not null then perform outbox_refuse('outbox entry', 'key', v_problem); end if;
-
-    case p_kind
-    when 'store' then
-        select field, rule into v_found from memory_problem(p_payload) limit 1;
-        if found then perform outbox_refuse('outbox entry: payload', v_found.field, v_found.rule); end if;
-        if p_payload ->> 'id' <> p_key then perform outbox_refuse('outbox entry', 'key', 'must be the payload''s id'); end if;
-        if p_payload ->> 'namespace' <> p_namespace then
-            perform outbox_refuse('outbox entry', 'namespace', 'must be the payload''s namespace');
-        end if;
-        v_payload := memory_wire(p_payload, clock_timestamp());
-    when 'delete' then
-        if p_payload is not null and (jsonb_typeof(p_payload) <> 'object' or p_payload - 'title' <> '{}') then
-            perform outbox_refuse('outbox entry', 'payload', 'of a delete must be null or {"title": the deleted memory''s title}');
-        end if;
-    else
-        perform outbox_refuse('outbox entry', 'kind', 'must be store or delete');
-    end case;
-
-    if p_after is not null then
-        select lane into v_after_lane from outbox where id = p_after;
-        if not found then perform outbox_refuse('outbox entry', 'after', 'must be the id of an entry in the outbox'); end if;
-        if v_after_lane = v_lane then
-            return outbox_log(v_lane, p_namespace, p_kind, p_key, v_payload::json, null, null); -- order within a lane is kept anyway
-        end if;
-    end if;
-    return outbox_log(v_lane, p_namespace, p_kind, p_key, v_payload::json, v_after_lane, p_after);
-end $$;
--- +goose StatementEnd
-
 -- memory_wire completes a checked memory to what is sent: defaults filled in, null fields left out, times in the protocol's form.
 -- +goose StatementBegin
 create function memory_wire(m jsonb, p_now timestamptz) returns jsonb
@@ -309,7 +326,7 @@ create function memory_write(
     p_source text, p_access_count bigint, p_created_at timestamptz, p_updated_at timestamptz, p_last_accessed_at timestamptz,
     p_expires_at timestamptz, p_entity_id text, p_persona_version integer, p_source_uri text, p_source_span jsonb,
     p_confidence_signals jsonb, p_confidence_decayed_at timestamptz, p_metadata jsonb, p_reflection_depth integer, p_memory_kind text,
-    p_citations jsonb, p_confidence_source text, p_body text,
+    p_citations jsonb, p_confidence_source text, p_body text, p_model text default null, p_vector real[] default null,
     out entry bigint, out action text)
     language plpgsql
 as $$
@@ -321,9 +338,11 @@ declare
     v_created_at  timestamptz := coalesce(p_created_at, p_updated_at, v_now);
     v_updated_at  timestamptz := coalesce(p_updated_at, greatest(v_now, v_created_at));
     v_version     bigint := 1;
-    v_after_lane  smallint;
-    v_after_entry bigint;
+    v_embedding   json;
+    v_old_lane    smallint;
+    v_delete      bigint;
 begin
+    if p_vector is not null then v_embedding := embedding_wire(p_id, p_model, p_vector); end if;
     loop
         insert into memories (id, namespace, title, tier, content, tags, priority, confidence, source, access_count, created_at,
             updated_at, last_accessed_at, expires_at, entity_id, persona_version, source_uri, source_span, confidence_signals,
@@ -339,17 +358,21 @@ begin
             with buried as (
                 delete from tombstones t where t.id = p_id returning t.lane, t.entry
             ), logged as (
-                insert into outbox (lane, namespace, kind, key, payload)
+                insert into outbox (lane, namespace, kind, key, payload, embedding)
                 values (v_lane, p_namespace, 'store', p_id,
                     (left(p_body, -1) || ',"created_at":"' || memory_time(v_created_at) || '","updated_at":"' || memory_time(v_updated_at)
-                        || '","version":' || v_version || '}')::json)
-                returning id, octet_length(payload::text) + octet_length(key) + 16 as bytes
+                        || '","version":' || v_version || '}')::json, v_embedding)
+                returning id, octet_length(payload::text) + coalesce(octet_length(embedding::text), 0) + octet_length(key) + 16 as bytes
             )
-            insert into undispatched as u (lane, entry, bytes, after_lane, after_entry)
-            select v_lane, logged.id, logged.bytes, buried.lane, buried.entry
+            insert into undispatched as u (lane, entry, bytes, after_lanes, after_entries)
+            select v_lane, logged.id, logged.bytes,
+                   case when buried.lane is not null then array[buried.lane] end, case when buried.lane is not null then array[buried.entry] end
             from logged
             left join buried on buried.lane <> v_lane -- order within a lane is kept anyway
             returning u.entry into memory_write.entry;
+            if p_vector is not null then
+                insert into memory_embeddings (memory_id, model, dim, vector) values (p_id, p_model, cardinality(p_vector), p_vector);
+            end if;
             action := 'inserted';
             return;
         end if;
@@ -388,35 +411,49 @@ begin
         memory_kind = p_memory_kind, citations = p_citations, confidence_source = p_confidence_source, version = v_version
     where m.id = p_id;
 
+    if p_vector is not null then
+        insert into memory_embeddings (memory_id, model, dim, vector) values (p_id, p_model, cardinality(p_vector), p_vector)
+        on conflict (memory_id) do update set model = excluded.model, dim = excluded.dim, vector = excluded.vector, updated_at = now();
+    elsif v_old.content is distinct from p_content then
+        delete from memory_embeddings e where e.memory_id = p_id; -- it was made from the old content
+    end if;
+
     if (v_old.namespace, v_old.title) is distinct from (p_namespace, p_title) then
         action := 'moved';
-        v_after_lane := outbox_lane(v_old.namespace);
-        v_after_entry := outbox_log(v_after_lane, v_old.namespace, 'delete', p_id, json_build_object('title', v_old.title), null, null);
-        if v_after_lane = v_lane then -- order within a lane is kept anyway
-            v_after_lane := null;
-            v_after_entry := null;
+        v_old_lane := outbox_lane(v_old.namespace);
+        v_delete := memory_take_away(p_id, v_old_lane, v_old.namespace, 'delete', json_build_object('title', v_old.title));
+        if p_vector is null then -- the peers lose it with the row
+            select embedding_wire(e.memory_id, e.model, e.vector) into v_embedding from memory_embeddings e where e.memory_id = p_id;
         end if;
     end if;
     entry := outbox_log(v_lane, p_namespace, 'store', p_id,
         (left(p_body, -1) || ',"created_at":"' || memory_time(v_created_at) || '","updated_at":"' || memory_time(v_updated_at)
             || '","version":' || v_version || '}')::json,
-        v_after_lane, v_after_entry);
+        case when v_old_lane <> v_lane then array[v_old_lane] end, case when v_old_lane <> v_lane then array[v_delete] end, v_embedding);
+    if action = 'moved' then perform memory_resend_uses(p_id); end if;
 end $$;
 -- +goose StatementEnd
 
 -- memory_store is memory_write for writers without the Go package: it checks a memory, fills in defaults, and stores and appends it.
 -- Returns the entry's id.
 -- +goose StatementBegin
-create function memory_store(p_memory jsonb) returns bigint
+create function memory_store(p_memory jsonb, p_embedding jsonb default null) returns bigint
     language plpgsql
 as $$
 declare
-    v_found record;
-    v_entry bigint;
-    m       jsonb;
+    v_found   record;
+    v_problem text;
+    v_vector  real[];
+    v_entry   bigint;
+    m         jsonb;
 begin
     select field, rule into v_found from memory_problem(p_memory) limit 1;
     if found then perform outbox_refuse('memory', v_found.field, v_found.rule); end if;
+    if p_embedding is not null then
+        v_problem := embedding_problem(p_embedding, p_memory ->> 'id');
+        if v_problem is not null then perform outbox_refuse('memory', 'embedding', v_problem); end if;
+        v_vector := embedding_vector(p_embedding);
+    end if;
     m := memory_wire(p_memory, clock_timestamp());
     select w.entry into v_entry from memory_write(
         m ->> 'id', m ->> 'namespace', m ->> 'title', m ->> 'tier', m ->> 'content',
@@ -426,8 +463,79 @@ begin
         (m ->> 'last_accessed_at')::timestamptz, (m ->> 'expires_at')::timestamptz, m ->> 'entity_id', (m ->> 'persona_version')::integer,
         m ->> 'source_uri', m -> 'source_span', m -> 'confidence_signals', (m ->> 'confidence_decayed_at')::timestamptz, m -> 'metadata',
         (m ->> 'reflection_depth')::integer, m ->> 'memory_kind', m -> 'citations', m ->> 'confidence_source',
-        (m - 'created_at' - 'updated_at' - 'version')::text) w;
+        (m - 'created_at' - 'updated_at' - 'version')::text, p_embedding ->> 'model', v_vector) w;
     return v_entry;
+end $$;
+-- +goose StatementEnd
+
+-- The rule that an embedding {"model", "vector"} of the memory p_id breaks, or null. It may name memory_id and dim, which must be right then.
+-- +goose StatementBegin
+create function embedding_problem(e jsonb, p_id text) returns text
+    language plpgsql stable
+as $$
+begin
+    if jsonb_typeof(e) <> 'object' then return 'must be a JSON object'; end if;
+    if e - array['memory_id', 'model', 'dim', 'vector'] <> '{}' then return 'must have model and vector, and perhaps memory_id and dim'; end if;
+    if jsonb_typeof(e -> 'model') is distinct from 'string' or octet_length(e ->> 'model') not between 1 and 128
+        or outbox_has_control(e ->> 'model') then
+        return 'model must be text of 1 to 128 bytes without control characters';
+    end if;
+    if jsonb_typeof(e -> 'vector') is distinct from 'array' or jsonb_array_length(e -> 'vector') not between 1 and 4096
+        or exists (select from jsonb_array_elements(e -> 'vector') v where jsonb_typeof(v) <> 'number') then
+        return 'vector must be 1 to 4096 numbers';
+    end if;
+    if e ? 'memory_id' and e -> 'memory_id' <> to_jsonb(p_id) then return 'memory_id must be the memory''s id'; end if;
+    if e ? 'dim' and e -> 'dim' <> to_jsonb(jsonb_array_length(e -> 'vector')) then return 'dim must be the length of vector'; end if;
+    begin
+        perform embedding_vector(e);
+    exception when numeric_value_out_of_range then
+        return 'vector must be numbers of 32 bits';
+    end;
+    return null;
+end $$;
+-- +goose StatementEnd
+
+-- The numbers of an embedding, in order.
+-- +goose StatementBegin
+create function embedding_vector(e jsonb) returns real[]
+    language sql immutable parallel safe
+as $$ select array_agg((v #>> '{}')::real order by i) from jsonb_array_elements(e -> 'vector') with ordinality a (v, i) $$;
+-- +goose StatementEnd
+
+-- An embedding as it travels.
+-- +goose StatementBegin
+create function embedding_wire(p_id text, p_model text, p_vector real[]) returns json
+    language sql stable parallel safe
+as $$ select json_build_object('memory_id', p_id, 'model', p_model, 'dim', cardinality(p_vector), 'vector', to_json(p_vector)) $$;
+-- +goose StatementEnd
+
+-- memory_take_away appends the entry that takes a memory away from the peers: it comes after everything of other lanes that needs the memory there.
+-- The caller has locked the memory's row for update, so that nothing more of that kind can be added.
+-- +goose StatementBegin
+create function memory_take_away(p_id text, p_lane smallint, p_namespace text, p_kind text, p_payload json) returns bigint
+    language plpgsql
+as $$
+declare
+    v_lanes   smallint[];
+    v_entries bigint[];
+begin
+    select array_agg(u.lane), array_agg(u.entry) into v_lanes, v_entries from memory_uses u where u.memory_id = p_id;
+    if v_lanes is not null then
+        select d.lanes, d.entries into v_lanes, v_entries from outbox_dependencies(p_lane, v_lanes, v_entries) d;
+        delete from memory_uses u where u.memory_id = p_id;
+    end if;
+    return outbox_log(p_lane, p_namespace, p_kind, p_id, p_payload, v_lanes, v_entries);
+end $$;
+-- +goose StatementEnd
+
+-- memory_bury notes the entry that took a memory away.
+-- +goose StatementBegin
+create function memory_bury(p_id text, p_lane smallint, p_entry bigint) returns void
+    language plpgsql
+as $$
+begin
+    insert into tombstones (id, lane, entry) values (p_id, p_lane, p_entry)
+    on conflict (id) do update set lane = excluded.lane, entry = excluded.entry, deleted_at = excluded.deleted_at;
 end $$;
 -- +goose StatementEnd
 
@@ -441,19 +549,20 @@ declare
     v_namespace text;
     v_title     text;
 begin
-    delete from memories m where m.id = p_id returning m.namespace, m.title into v_namespace, v_title;
-    deleted := v_namespace is not null;
-    if v_namespace is null then
+    select m.namespace, m.title into v_namespace, v_title from memories m where m.id = p_id for update;
+    deleted := found;
+    if not deleted then
         select t.entry, t.lane into memory_delete.entry, memory_delete.lane from tombstones t where t.id = p_id;
         return;
     end if;
     lane := outbox_lane(v_namespace);
-    entry := outbox_log(lane, v_namespace, 'delete', p_id, json_build_object('title', v_title), null, null);
-    insert into tombstones (id, lane, entry) values (p_id, memory_delete.lane, memory_delete.entry)
-    on conflict (id) do update set lane = excluded.lane, entry = excluded.entry, deleted_at = excluded.deleted_at;
+    entry := memory_take_away(p_id, memory_delete.lane, v_namespace, 'delete', json_build_object('title', v_title));
+    delete from memories m where m.id = p_id;
+    perform memory_bury(p_id, memory_delete.lane, memory_delete.entry);
 end $$;
 -- +goose StatementEnd
 
 -- +goose Down
-drop function memory_delete, memory_store, memory_write, memory_wire, outbox_append, memory_json_depth, memory_problem, memory_id_problem,
-    namespace_problem, outbox_has_control, outbox_log, outbox_refuse, memory_time, outbox_lane;
+drop function memory_delete, memory_bury, memory_take_away, embedding_wire, embedding_vector, embedding_problem, memory_store, memory_write,
+    memory_wire, memory_json_depth, memory_problem, memory_id_problem, namespace_problem, outbox_has_control, is_rfc3339, outbox_log, outbox_missing,
+    outbox_reject, outbox_dependencies, outbox_newest, outbox_refuse, memory_time, outbox_lane;

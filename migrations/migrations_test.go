@@ -2,12 +2,16 @@ package migrations_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"github.com/pressly/goose/v3"
 
 	"quorumbox/internal/pgtest"
 	"quorumbox/migrations"
@@ -73,6 +77,44 @@ func TestUpInSeveralProcessesAtOnce(t *testing.T) {
 	}
 	if total != len(list) {
 		t.Errorf("got %d migrations applied by all, want each of %d once", total, len(list))
+	}
+}
+
+// The down parts are for development; they leave nothing of ours behind.
+func TestDownUndoesUp(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("pgx", pgtest.EmptyURL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS("."), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := provider.Up(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := provider.DownTo(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var left string
+	err = db.QueryRowContext(t.Context(), `
+		select coalesce(string_agg(name, ', '), '')
+		from (
+			select proname as name from pg_proc where pronamespace = 'public'::regnamespace
+			union all
+			select typname from pg_type where typnamespace = 'public'::regnamespace and typtype = 'd'
+			union all
+			select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'S') and relname not like 'goose%'
+		) l`).Scan(&left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left != "" {
+		t.Errorf("got %s left after all down parts, want nothing", left)
 	}
 }
 

@@ -64,6 +64,10 @@ type Memory struct {
 
 	// Version is decided by the database: 1, then one more with each change. What a caller gives is not looked at.
 	Version int64 `json:"version"`
+
+	// Embedding is a vector of the content, sent along for peers that use the same model; nil for none. It is kept until the content
+	// changes or another one is given.
+	Embedding *Embedding `json:"-"`
 }
 
 // Citation is one source that a memory cites.
@@ -230,6 +234,11 @@ func (m Memory) validateDetails() error {
 			return err
 		}
 	}
+	if m.Embedding != nil {
+		if err := m.Embedding.validate(); err != nil {
+			return err
+		}
+	}
 	for _, t := range []struct {
 		field string
 		at    time.Time
@@ -290,8 +299,20 @@ func validText(field, s string) error {
 		return &InvalidError{field, "must be UTF-8"}
 	case strings.TrimSpace(s) == "":
 		return &InvalidError{field, "must not be empty"}
-	case strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }):
+	case hasControl(s):
 		return &InvalidError{field, "must have no control character but line feed and tab"}
+	}
+	return nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' })
+}
+
+// validUTF8 refuses what encoding/json would quietly replace.
+func validUTF8(field, s string) error {
+	if !utf8.ValidString(s) {
+		return &InvalidError{field, "must be UTF-8"}
 	}
 	return nil
 }

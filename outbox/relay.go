@@ -36,6 +36,9 @@ type RelayConfig struct {
 	// together (group commit). Default to 2 and 20ms.
 	InFlight int
 	HoldFor  time.Duration
+	// Rule names the rule by which entries of a namespace are pushed and judged, where there are several: a batch holds entries of one rule
+	// only, and a fan-out batches of one rule only. Nil: all namespaces have the same one, and no look asks for namespaces.
+	Rule func(namespace string) int
 	// Logger defaults to discarding.
 	Logger *slog.Logger
 }
@@ -177,151 +180,6 @@ func (r *Relay) pause(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// candidate is an undispatched entry at the head of a free lane.
-type candidate struct {
-	Lane       int16
-	Entry      int64
-	Bytes      int
-	AfterLane  *int16
-	AfterEntry *int64
-}
-
-// look returns the lowest visible undispatched entries of the lanes that have no undecided batch, lane by lane, as many as one fan-out
-// may carry. While enough fan-outs are undecided and the entries were not held long enough, it only says whether there are any:
-// dispatchable is false. Claim is by state: an entry with a smaller id that is committed later is simply found by a later look.
-func (r *Relay) look(ctx context.Context, conn *pgx.Conn, held bool) (ready []candidate, dispatchable bool, err error) {
-	lanes := make([]int16, Lanes)
-	for i := range lanes {
-		lanes[i] = int16((r.turn + i) % Lanes)
-	}
-	rows, err := conn.Query(ctx, `
-		with pace as materialized (
-			select $4 or count(distinct fan_out) < $3 as go from batches where verdict = 'pending'
-		)
-		select u.lane, u.entry, u.bytes, u.after_lane, u.after_entry, (select go from pace)
-		from (
-			select f.lane
-			from unnest($1::smallint[]) f (lane)
-			where not exists (select from batches b where b.lane = f.lane and b.verdict = 'pending')
-			offset 0 -- keep it apart: lanes that are not free must not be looked into
-		) f
-		cross join lateral (
-			select u.lane, u.entry, u.bytes, u.after_lane, u.after_entry
-			from undispatched u
-			where u.lane = f.lane
-			order by u.entry
-			limit $2
-		) u
-		limit (select case when go then $2 else 1 end from pace)`, lanes, r.cfg.MaxItems, r.cfg.InFlight, held)
-	if err != nil {
-		return nil, false, fmt.Errorf("outbox: relay: look: %w", err)
-	}
-	var c candidate
-	_, err = pgx.ForEachRow(rows, []any{&c.Lane, &c.Entry, &c.Bytes, &c.AfterLane, &c.AfterEntry, &dispatchable}, func() error {
-		ready = append(ready, c)
-		return nil
-	})
-	if err != nil {
-		return nil, false, fmt.Errorf("outbox: relay: look: %w", err)
-	}
-	return ready, dispatchable, nil
-}
-
-// chosen is what one fan-out takes along: entries in lane order, and for a lane whose batch must come after another lane's, which.
-type chosen struct {
-	lanes   []int16
-	entries []int64
-	after   map[int16]dependency
-}
-
-// choose cuts the candidates to what fits: up to MaxItems and MaxBytes in all (but at least one entry), each lane a prefix of its
-// entries. An entry that must come after one of another lane is taken once that one is decided; while a peer still misses it, only at the head of
-// its lane, because it is the batch that peers are kept from.
-func (r *Relay) choose(ctx context.Context, conn *pgx.Conn, ready []candidate) (chosen, error) {
-	c := chosen{after: map[int16]dependency{}}
-	needs, err := dependencies(ctx, conn, ready)
-	if err != nil {
-		return chosen{}, err
-	}
-	size := 0
-	closed := int16(-1) // a lane of which no more may be taken
-	for i, e := range ready {
-		if e.Lane == closed {
-			continue
-		}
-		head := i == 0 || ready[i-1].Lane != e.Lane
-		dep, waits := needs[e.Entry]
-		if waits && (!dep.decided || (dep.missed && !head)) {
-			closed = e.Lane
-			continue
-		}
-		if len(c.entries) > 0 && (len(c.entries) >= r.cfg.MaxItems || size+e.Bytes > r.cfg.MaxBytes) {
-			break
-		}
-		if waits && dep.missed {
-			c.after[e.Lane] = dep
-		}
-		size += e.Bytes
-		c.lanes = append(c.lanes, e.Lane)
-		c.entries = append(c.entries, e.Entry)
-	}
-	return c, nil
-}
-
-// dependency is a batch of another lane that a peer must have first.
-type dependency struct {
-	lane    int16
-	number  int64
-	decided bool // so that the peers that miss it are known
-	missed  bool // some peer does not have it yet
-}
-
-// dependencies returns what the candidates must come after, by entry. One that is in no batch and not waiting either was pruned after every peer
-// had it: decided, and missed by nobody.
-func dependencies(ctx context.Context, conn *pgx.Conn, ready []candidate) (map[int64]dependency, error) {
-	var entries, afterEntries []int64
-	var afterLanes []int16
-	for _, e := range ready {
-		if e.AfterEntry != nil {
-			entries = append(entries, e.Entry)
-			afterLanes = append(afterLanes, *e.AfterLane)
-			afterEntries = append(afterEntries, *e.AfterEntry)
-		}
-	}
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	rows, err := conn.Query(ctx, `
-		select d.entry, d.after_lane, coalesce(b.number, 0),
-		       coalesce(b.verdict, '') <> 'pending'
-		           and not exists (select from undispatched u where u.lane = d.after_lane and u.entry = d.after_entry),
-		       exists (select from lagging l where l.lane = d.after_lane and l.cursor < b.number)
-		from unnest($1::bigint[], $2::smallint[], $3::bigint[]) d (entry, after_lane, after_entry)
-		left join lateral (
-			select b.number, b.verdict
-			from batches b
-			where b.lane = d.after_lane and b.last_entry >= d.after_entry and b.first_entry <= d.after_entry and d.after_entry = any (b.entries)
-			order by b.last_entry
-			limit 1
-		) b on true`, entries, afterLanes, afterEntries)
-	if err != nil {
-		return nil, fmt.Errorf("outbox: relay: dependencies: %w", err)
-	}
-	needs := make(map[int64]dependency, len(entries))
-	var (
-		entry int64
-		d     dependency
-	)
-	_, err = pgx.ForEachRow(rows, []any{&entry, &d.lane, &d.number, &d.decided, &d.missed}, func() error {
-		needs[entry] = d
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("outbox: relay: dependencies: %w", err)
-	}
-	return needs, nil
-}
-
 // LockLanes keeps new batches from being dispatched in the lanes until tx ends. A statement after it sees every batch that was.
 // The locks are taken in one order, so that two callers cannot wait for each other.
 func LockLanes(ctx context.Context, tx pgx.Tx, lanes []int16) error {
@@ -341,16 +199,18 @@ func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate)
 	if err != nil {
 		return err
 	}
-	r.turn = (int(ready[len(ready)-1].Lane) + 1) % Lanes
+	r.turn = c.turn
 	if len(c.entries) == 0 {
 		return nil
 	}
 	var afterLanes, ofLanes []int16
 	var afterNumbers []int64
-	for lane, dep := range c.after {
-		ofLanes = append(ofLanes, lane)
-		afterLanes = append(afterLanes, dep.lane)
-		afterNumbers = append(afterNumbers, dep.number)
+	for lane, deps := range c.after {
+		for _, dep := range deps {
+			ofLanes = append(ofLanes, lane)
+			afterLanes = append(afterLanes, dep.lane)
+			afterNumbers = append(afterNumbers, dep.number)
+		}
 	}
 	fault.Hit(fault.RelayChosen)
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
@@ -367,13 +227,17 @@ func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate)
 				where u.lane = c.lane and u.entry = c.entry
 				returning u.lane, u.entry, u.bytes
 			), made as (
-				insert into batches (lane, number, entries, first_entry, last_entry, bytes, position, fan_out, leased_until, after_lane, after_number)
+				insert into batches (lane, number, entries, first_entry, last_entry, bytes, position, fan_out, leased_until, after_lanes, after_numbers)
 				select t.lane, coalesce(l.number, 0) + 1, t.entries, t.entries[1], t.entries[cardinality(t.entries)], t.bytes,
 				       coalesce(l.position, 0) + cardinality(t.entries), (select id from token), clock_timestamp() + $3::interval,
-				       a.after_lane, a.after_number
+				       a.after_lanes, a.after_numbers
 				from (select lane, array_agg(entry order by entry) as entries, sum(bytes) as bytes from taken group by lane) t
 				left join lateral (select number, position from batches b where b.lane = t.lane order by number desc limit 1) l on true
-				left join unnest($4::smallint[], $5::smallint[], $6::bigint[]) a (lane, after_lane, after_number) on a.lane = t.lane
+				left join (
+					select lane, array_agg(after_lane order by after_lane) as after_lanes, array_agg(after_number order by after_lane) as after_numbers
+					from unnest($4::smallint[], $5::smallint[], $6::bigint[]) d (lane, after_lane, after_number)
+					group by lane
+				) a on a.lane = t.lane
 			)
 			select (select id from token), (select count(*) from taken)`,
 			c.lanes, c.entries, r.cfg.Lease, ofLanes, afterLanes, afterNumbers).Scan(&fanOut, &taken)

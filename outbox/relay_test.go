@@ -62,7 +62,7 @@ func startRelay(t *testing.T, pool *pgxpool.Pool, e outbox.Enqueuer, cfg outbox.
 type madeBatch struct {
 	Lane, Number, Position int64
 	Keys                   []string
-	After                  string // "lane/number"
+	After                  string // "lane/number lane/number"
 }
 
 func batches(t *testing.T, pool *pgxpool.Pool) []madeBatch {
@@ -70,7 +70,7 @@ func batches(t *testing.T, pool *pgxpool.Pool) []madeBatch {
 	rows, err := pool.Query(t.Context(), `
 		select b.lane, b.number, b.position,
 		       (select array_agg(o.key order by e.ord) from unnest(b.entries) with ordinality e (id, ord) join outbox o on o.id = e.id),
-		       coalesce(b.after_lane || '/' || b.after_number, '')
+		       coalesce((select string_agg(a.lane || '/' || a.number, ' ') from unnest(b.after_lanes, b.after_numbers) a (lane, number)), '')
 		from batches b
 		order by b.dispatched_at, b.lane`)
 	if err != nil {

@@ -1,20 +1,21 @@
-// Package outbox is the writer's side of quorumbox: a memory and the entry that replicates it are written in one transaction of the
-// caller ([Store], [StoreMany], [Delete], [Append]), [Await] tells when a quorum has it, and the [Relay] turns committed entries into batches.
+// Package outbox is the writer's side of quorumbox: a change and the entry that replicates it are written in one transaction of the
+// caller, [Await] tells when a quorum has it, and the [Relay] turns committed entries into batches.
 //
-// The functions that write take the caller's transaction and neither commit nor roll it back. After an error of one of them other than
-// [*InvalidError] and [ErrNotFound] before any statement ran, the transaction is aborted, as after any failed statement.
-// Nothing here is safe for concurrent use of one transaction, because a pgx.Tx is not.
+// What changes memories is [Store], [StoreMany], [Delete], [Archive], [Restore] and [Consolidate]; what is about them [Link], [NamespaceSet] and
+// [NamespaceClear]; what is about to happen to them [Pending] and [Decide]. [Append] is for applications with tables of their own.
+//
+// The functions that write take the caller's transaction and neither commit nor roll it back. After an error of one of them the transaction
+// is aborted, as after any failed statement, if a statement ran: only where a function says so can it go on.
+// They lock the rows that they are about, so two transactions that take the same ones in another order may deadlock; Postgres ends one of them
+// with SQLSTATE 40P01, and it can be repeated. Nothing here is safe for concurrent use of one transaction, because a pgx.Tx is not.
 package outbox
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // EntryID names one entry of the outbox: one committed change to replicate.
@@ -36,16 +37,16 @@ type Kind string
 
 // The kinds.
 const (
-	KindStore  Kind = "store"
-	KindDelete Kind = "delete"
-)
-
-var (
-	// ErrNotFound says that there is no memory of that id, and never was one that this store deleted.
-	ErrNotFound = errors.New("no such memory")
-
-	// ErrTitleTaken says that another memory of the namespace has the title. Peers would merge the two.
-	ErrTitleTaken = errors.New("another memory of this namespace has this title")
+	KindStore          Kind = "store"
+	KindDelete         Kind = "delete"
+	KindArchive        Kind = "archive"
+	KindRestore        Kind = "restore"
+	KindLink           Kind = "link"
+	KindConsolidate    Kind = "consolidate"
+	KindPending        Kind = "pending"
+	KindDecision       Kind = "decision"
+	KindNamespaceSet   Kind = "namespace_set"
+	KindNamespaceClear Kind = "namespace_clear"
 )
 
 // Stored is the result of one store.
@@ -120,7 +121,7 @@ func StoreMany(ctx context.Context, tx pgx.Tx, memories []Memory) ([]Stored, err
 
 // Delete deletes the memory, with its links and the namespace standard that it is, and appends the delete, in tx. Deleting a
 // memory again gives the entry of the first delete, so that an ambiguous commit can be repeated and awaited. [ErrNotFound]
-// if there never was one; the transaction goes on after it.
+// if there never was one, [*InvalidError] for an id that none can have; the transaction goes on after both.
 func Delete(ctx context.Context, tx pgx.Tx, id string) (EntryID, error) {
 	if err := validID("id", id); err != nil {
 		return 0, fmt.Errorf("outbox: delete: %w", err)
@@ -135,40 +136,10 @@ func Delete(ctx context.Context, tx pgx.Tx, id string) (EntryID, error) {
 	return *entry, nil
 }
 
-// Entry is one change for [Append].
-type Entry struct {
-	Namespace string          // decides the lane: entries of one namespace reach a peer in commit order
-	Kind      Kind            // store or delete
-	Key       string          // the memory's id
-	Payload   json.RawMessage // store: the memory, with id, namespace, title, content, tier and source; delete: nil or {"title": "…"}
-	After     EntryID         // an earlier entry that every peer must have before this one, or 0
-}
-
-// Append adds one entry for an application that keeps its memories in tables of its own, in tx; it is the SQL function outbox_append.
-//
-// The caller must have locked the row that the entry describes in tx (by insert, update, delete or select for update) before the
-// call: that lock is what puts the entries of one memory in order. A changed title or namespace must be appended as a delete
-// and a store, with After set to the delete where the namespaces differ. Errors: [*InvalidError] with field and rule.
-func Append(ctx context.Context, tx pgx.Tx, e Entry) (EntryID, error) {
-	var payload, after any
-	if len(e.Payload) > 0 {
-		payload = string(e.Payload)
-	}
-	if e.After != 0 {
-		after = int64(e.After)
-	}
-	var id EntryID
-	err := tx.QueryRow(ctx, `select outbox_append($1, $2, $3, $4::jsonb, $5)`,
-		e.Namespace, string(e.Kind), e.Key, payload, after).Scan(&id)
-	if err != nil {
-		return 0, fmt.Errorf("outbox: append %s of %q: %w", e.Kind, e.Key, writeError(err))
-	}
-	return id, nil
-}
-
 const storeSQL = `
 	select entry, action from memory_write(
-		$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)`
+		$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
+		$27, $28)`
 
 // storeArgs checks m and returns the arguments of storeSQL.
 func storeArgs(m Memory) ([]any, error) {
@@ -184,12 +155,17 @@ func storeArgs(m Memory) ([]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode citations: %w", err)
 	}
+	var model *string
+	var vector []float32
+	if m.Embedding != nil {
+		model, vector = &m.Embedding.Model, m.Embedding.Vector
+	}
 	return []any{
 		m.ID, m.Namespace, m.Title, m.Tier, m.Content, m.Tags, m.Priority, *m.Confidence, m.Source, m.AccessCount,
 		orNull(m.CreatedAt), orNull(m.UpdatedAt), orNull(m.LastAccessedAt), orNull(m.ExpiresAt),
 		orNull(m.EntityID), m.PersonaVersion, orNull(m.SourceURI), jsonOrNull(m.SourceSpan), jsonOrNull(m.ConfidenceSignals),
 		orNull(m.ConfidenceDecayedAt), string(m.Metadata), m.ReflectionDepth, m.MemoryKind, string(citations), m.ConfidenceSource,
-		string(body),
+		string(body), model, vector,
 	}, nil
 }
 
@@ -207,27 +183,4 @@ func jsonOrNull(j json.RawMessage) *string {
 		return nil
 	}
 	return new(string(j))
-}
-
-// writeError gives the database's refusals the types that this package promises.
-func writeError(err error) error {
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
-		return err
-	}
-	const uniqueViolation, checkViolation = "23505", "23514"
-	switch {
-	case pgErr.Code == uniqueViolation && pgErr.ConstraintName == "memories_title_namespace":
-		return ErrTitleTaken
-	case pgErr.Code == checkViolation && pgErr.ColumnName != "":
-		// Raised by outbox_refuse as "subject: field: rule".
-		_, rule, ok := strings.Cut(pgErr.Message, pgErr.ColumnName+": ")
-		if !ok {
-			rule = pgErr.Message
-		}
-		return &InvalidError{Field: pgErr.ColumnName, Rule: rule}
-	case pgErr.Code == checkViolation:
-		return &InvalidError{Field: pgErr.DataTypeName, Rule: "violates " + pgErr.ConstraintName} // the name of a domain
-	}
-	return err
 }

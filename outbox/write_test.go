@@ -58,7 +58,7 @@ func entries(t *testing.T, pool *pgxpool.Pool) []logged {
 		select o.namespace, o.kind, o.key, o.payload, coalesce(a.kind, '')
 		from outbox o
 		join undispatched u on u.entry = o.id and u.lane = o.lane
-		left join outbox a on a.id = u.after_entry and a.lane = u.after_lane
+		left join outbox a on a.id = u.after_entries[1] and a.lane = u.after_lanes[1]
 		order by o.id`)
 	if err != nil {
 		t.Fatal(err)
@@ -405,45 +405,6 @@ func TestDelete(t *testing.T) {
 	got := entries(t, pool)
 	if len(got) != 2 || got[1].Kind != "delete" || got[1].Key != "m-1" {
 		t.Errorf("got entries %+v, want a store and a delete", got)
-	}
-}
-
-func TestAppend(t *testing.T) {
-	t.Parallel()
-	pool := pgtest.New(t)
-	payload := json.RawMessage(`{"id":"x-1","namespace":"app","title":"T","content":"C","tier":"long","source":"api","updated_at":"2025-01-02T03:04:05Z"}`)
-	var first outbox.EntryID
-	inTx(t, pool, func(tx pgx.Tx) {
-		var err error
-		if first, err = outbox.Append(t.Context(), tx, outbox.Entry{Namespace: "app", Kind: outbox.KindStore, Key: "x-1", Payload: payload}); err != nil {
-			t.Fatal(err)
-		}
-		_, err = outbox.Append(t.Context(), tx, outbox.Entry{Namespace: "other", Kind: outbox.KindDelete, Key: "x-1", After: first})
-		if err != nil {
-			t.Fatal(err)
-		}
-	})
-	got := entries(t, pool)
-	if len(got) != 2 || got[0].Payload["updated_at"] != "2025-01-02T03:04:05.000000+00:00" || got[0].Payload["priority"] != 5.0 || got[1].AfterKind != "store" {
-		t.Errorf("got %+v, want a completed store and a delete after it", got)
-	}
-
-	for name, e := range map[string]outbox.Entry{
-		"kind":      {Namespace: "app", Kind: "archive", Key: "x-1"},
-		"key":       {Namespace: "app", Kind: outbox.KindStore, Key: "y", Payload: payload},
-		"namespace": {Namespace: "elsewhere", Kind: outbox.KindStore, Key: "x-1", Payload: payload},
-		"memory":    {Namespace: "app", Kind: outbox.KindStore, Key: "x-1"},
-		"tier":      {Namespace: "app", Kind: outbox.KindStore, Key: "x-1", Payload: json.RawMessage(strings.Replace(string(payload), "long", "eternal", 1))},
-		"payload":   {Namespace: "app", Kind: outbox.KindDelete, Key: "x-1", Payload: json.RawMessage(`{"a":1}`)},
-		"after":     {Namespace: "app", Kind: outbox.KindDelete, Key: "x-1", After: 1 << 40},
-	} {
-		err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-			_, err := outbox.Append(t.Context(), tx, e)
-			return err
-		})
-		if invalid, ok := errors.AsType[*outbox.InvalidError](err); !ok || invalid.Field != name {
-			t.Errorf("%s: got %v, want a refusal of that field", name, err)
-		}
 	}
 }
 

@@ -1,0 +1,258 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"quorumbox/internal/peer"
+	"quorumbox/outbox"
+)
+
+// redeliveries is how many jobs for refused entries of one peer there are at a time. A peer can refuse thousands.
+const redeliveries = 20
+
+// redeliverWorker works the job redeliver.
+type redeliverWorker struct {
+	river.WorkerDefaults[RedeliverArgs]
+
+	cfg   Config
+	store *store
+}
+
+// NextRetry is short: what fails here is the database.
+func (w *redeliverWorker) NextRetry(*river.Job[RedeliverArgs]) time.Time {
+	return time.Now().Add(time.Second)
+}
+
+// Work pushes a refused entry alone. It holds the lane meanwhile, as a retry does, so that nothing else of the lane is on its way to the peer. An
+// entry that later ones have superseded is not sent any more. Whatever comes of it is written down with the time of the next attempt; the
+// sweeper makes the next job.
+func (w *redeliverWorker) Work(ctx context.Context, job *river.Job[RedeliverArgs]) error {
+	r := &redelivery{redeliverWorker: w, args: job.Args}
+	if ok, err := r.claim(ctx); err != nil || !ok {
+		return err
+	}
+	var d delivery
+	if len(r.entries) > 0 {
+		pushes := PushFunc(func(ctx context.Context, peerID string, req peer.Request) error {
+			ctx, cancel := context.WithTimeoutCause(ctx, w.cfg.PushTimeout, errPushTimeout)
+			defer cancel()
+			return w.cfg.RetryPush.Push(ctx, peerID, req)
+		})
+		shipment := pack([]batch{{Lane: r.at.Lane, Entries: r.entries}}, nil, w.cfg.SenderID, w.cfg.limits)
+		d = shipment.send(ctx, pushes, r.args.Peer, isolation{parts: pushes, until: time.Now().Add(w.cfg.PushTimeout)})
+	}
+	// What the peer did is written down also if the worker is told to stop meanwhile.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	return r.record(ctx, d)
+}
+
+// redelivery is one run of the job.
+type redelivery struct {
+	*redeliverWorker
+
+	args     RedeliverArgs
+	at       peerLane
+	cursor   int64 // of the lane while it is held
+	token    int64
+	attempts int
+	entries  []entry // what is to be pushed: nothing if it is superseded
+}
+
+// claim leases the lane. ok is false if there is nothing to do now.
+func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
+	err = pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
+		r.at.Peer = r.args.Peer
+		err := tx.QueryRow(ctx, `select lane, attempts from refusals where peer = $1 and entry = $2 for update`, r.args.Peer, r.args.Entry).
+			Scan(&r.at.Lane, &r.attempts)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // delivered or dropped meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if err := outbox.LockLanes(ctx, tx, []int16{r.at.Lane}); err != nil {
+			return err
+		}
+		if ok, err = r.lease(ctx, tx); err != nil || !ok {
+			return err
+		}
+		r.entries, err = remaining(ctx, tx, r.args.Entry)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("redeliver %s: %w", r.args, err)
+	}
+	return ok, nil
+}
+
+// lease inserts the row that keeps others off the lane: the peer has all batches but one that is not decided yet, which somebody may be pushing
+// right now. A lane that lags is left to its retry.
+func (r *redelivery) lease(ctx context.Context, tx pgx.Tx) (ok bool, err error) {
+	err = tx.QueryRow(ctx, `
+		insert into lagging (peer, lane, cursor, pushed_to, holder, leased_until)
+		select $1, b.lane, case when b.verdict = 'pending' then b.number - 1 else b.number end, b.number, nextval('tokens'),
+		       clock_timestamp() + $3::interval
+		from batches b
+		where b.lane = $2
+		order by b.number desc
+		limit 1
+		on conflict (peer, lane) do nothing
+		returning holder, cursor`, r.at.Peer, r.at.Lane, 3*r.cfg.PushTimeout+time.Second).Scan(&r.token, &r.cursor)
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return false, err
+	}
+	return false, r.postpone(ctx, tx, r.cfg.Redeliver.Initial)
+}
+
+func (r *redelivery) postpone(ctx context.Context, tx pgx.Tx, delay time.Duration) error {
+	_, err := tx.Exec(ctx, `update refusals set next_at = clock_timestamp() + $3::interval where peer = $1 and entry = $2`,
+		r.args.Peer, r.args.Entry, delay)
+	return err
+}
+
+// record writes down what came of it and gives the lane back.
+func (r *redelivery) record(ctx context.Context, d delivery) error {
+	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
+		still, err := recordAdvances(ctx, tx, r.token, []advance{{peerLane: r.at, Cursor: r.cursor}})
+		if err != nil {
+			return err
+		}
+		var releases []release
+		for _, s := range still {
+			releases = append(releases, release{peerLane: s.peerLane})
+		}
+		retries, err := recordReleases(ctx, tx, r.token, releases)
+		if err != nil {
+			return err
+		}
+		if err := insertRetries(ctx, river.ClientFromContext[pgx.Tx](ctx), tx, retries); err != nil {
+			return err
+		}
+		switch {
+		case d.err != nil:
+			return r.postpone(ctx, tx, max(r.cfg.Redeliver.Initial, r.cfg.Retry.retryDelay(1, d.err)))
+		case len(d.refused) > 0:
+			_, err := tx.Exec(ctx, `
+				update refusals
+				set class = $3, attempts = attempts + 1, last_at = now(), next_at = clock_timestamp() + $4::interval
+				where peer = $1 and entry = $2`,
+				r.args.Peer, r.args.Entry, string(d.refused[0].Class), r.cfg.Redeliver.Delay(r.attempts+1, 0))
+			return err
+		}
+		_, err = tx.Exec(ctx, `delete from refusals where peer = $1 and entry = $2`, r.args.Peer, r.args.Entry)
+		return err
+	})
+	if errors.Is(err, errLeaseLost) {
+		return nil // whoever has the lane brings it up to date, and the refusal is still due
+	}
+	if err != nil {
+		return fmt.Errorf("redeliver %s: %w", r.args, err)
+	}
+	r.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "refused entry was tried again", slog.String("peer", r.args.Peer), slog.Int64("entry", r.args.Entry),
+		slog.Bool("superseded", len(r.entries) == 0), slog.Bool("delivered", d.err == nil && len(d.refused) == 0 && len(r.entries) > 0))
+	return nil
+}
+
+// remaining is what is left to push of a refused entry: nothing if later entries have superseded it, or if it was pruned; with a pending action its
+// decisions, without which it would stay pending; of a consolidate the new memory alone once a source has a later life.
+func remaining(ctx context.Context, tx pgx.Tx, id int64) ([]entry, error) {
+	entries := map[int64]entry{}
+	if err := queryEntries(ctx, tx, entries, `o.id = $1`, id); err != nil || len(entries) == 0 {
+		return nil, err
+	}
+	e := entries[id]
+	delete(entries, id)
+	switch e.Kind {
+	case outbox.KindLink:
+		var p struct {
+			Source string `json:"source_id"`
+			Target string `json:"target_id"`
+		}
+		_ = json.Unmarshal(e.Payload, &p)
+		return unless(ctx, tx, e, endedLater, p.Source, p.Target)
+	case outbox.KindNamespaceSet:
+		var p struct {
+			Standard string `json:"standard_id"`
+		}
+		_ = json.Unmarshal(e.Payload, &p)
+		if list, err := unless(ctx, tx, e, standardLater, e.Key); err != nil || list == nil {
+			return nil, err
+		}
+		return unless(ctx, tx, e, endedLater, p.Standard)
+	case outbox.KindNamespaceClear:
+		return unless(ctx, tx, e, standardLater, e.Key)
+	case outbox.KindPending:
+		list, err := unless(ctx, tx, e, pendingLater, e.Key)
+		if err != nil || list == nil {
+			return nil, err
+		}
+		if err := queryEntries(ctx, tx, entries, `o.id > $1 and o.kind = 'decision' and o.key = $2`, id, e.Key); err != nil {
+			return nil, err
+		}
+		for _, decision := range entries {
+			list = append(list, decision)
+		}
+		return list, nil
+	case outbox.KindDecision:
+		return []entry{e}, nil
+	case outbox.KindConsolidate:
+		return remainingConsolidate(ctx, tx, e)
+	case outbox.KindStore, outbox.KindDelete, outbox.KindArchive, outbox.KindRestore:
+	}
+	return unless(ctx, tx, e, livedLater, e.Key)
+}
+
+func remainingConsolidate(ctx context.Context, tx pgx.Tx, e entry) ([]entry, error) {
+	var p struct {
+		Memory  json.RawMessage
+		Sources []struct{ ID string }
+	}
+	_ = json.Unmarshal(e.Payload, &p)
+	list, err := unless(ctx, tx, e, livedLater, e.Key)
+	if err != nil || list == nil {
+		return nil, err
+	}
+	var sources []string
+	for _, s := range p.Sources {
+		sources = append(sources, s.ID)
+	}
+	if list, err = unless(ctx, tx, e, livedLater, sources...); err != nil || list != nil {
+		return list, err
+	}
+	e.Kind, e.Payload = outbox.KindStore, p.Memory
+	return []entry{e}, nil
+}
+
+// What supersedes an entry, as conditions on a later one (o) that concerns one of the ids $2.
+const (
+	livedLater    = `(o.kind in ('store', 'delete', 'archive', 'restore', 'consolidate') and o.key = any ($2) or ` + consolidated + `)`
+	endedLater    = `(o.kind in ('delete', 'archive') and o.key = any ($2) or ` + consolidated + `)`
+	pendingLater  = `(o.kind = 'pending' and o.key = any ($2))`
+	standardLater = `(o.kind in ('namespace_set', 'namespace_clear') and o.key = any ($2))`
+
+	consolidated = `o.kind = 'consolidate' and exists (select from json_array_elements(o.payload -> 'sources') s where s ->> 'id' = any ($2))`
+)
+
+// unless returns e, or nil if a later entry meets the condition.
+func unless(ctx context.Context, tx pgx.Tx, e entry, later string, ids ...string) ([]entry, error) {
+	var superseded bool
+	if err := tx.QueryRow(ctx, `select exists (select from outbox o where o.id > $1 and `+later+`)`, e.ID, ids).Scan(&superseded); err != nil {
+		return nil, fmt.Errorf("look for later entries: %w", err)
+	}
+	if superseded {
+		return nil, nil
+	}
+	return []entry{e}, nil
+}

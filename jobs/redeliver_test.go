@@ -1,0 +1,182 @@
+package jobs_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"quorumbox/internal/peer"
+	"quorumbox/jobs"
+	"quorumbox/outbox"
+)
+
+// never is a redelivery schedule for tests that look at refusals.
+func never(c *jobs.Config) { c.Redeliver = jobs.Schedule{Initial: time.Hour, Max: time.Hour} }
+
+// One entry that a peer refuses keeps nothing else from it: not the other entries of the push, not the verdicts of other batches, not the lane.
+func TestRefusedEntryIsIsolated(t *testing.T) {
+	t.Parallel()
+	f := start(t, never)
+	f.peers.refuse("bad")
+	if v := f.await(f.store("m-1", "bad", "m-2", "m-3")...); !v.IsMet() {
+		t.Errorf("got %+v, want met by the other two peers", v)
+	}
+	f.eventually("c has the others", func() bool {
+		got := f.peers.got("c")
+		return slices.Contains(got, "store m-1") && slices.Contains(got, "store m-2") && slices.Contains(got, "store m-3")
+	})
+	f.eventually("nothing lags", func() bool { return f.lagging() == 0 })
+	if n := f.scalar(`
+		select count(*) from refusals r join outbox o on o.id = r.entry where r.peer = 'c' and o.key = 'bad' and r.class = 'skipped'`); n != 1 {
+		t.Errorf("got %d refusals of the entry, want 1", n)
+	}
+	if n := f.scalar(`select count(*) from refusals`); n != 1 {
+		t.Errorf("got %d refusals in all, want 1", n)
+	}
+	if n := f.scalar(`select count(*) from batches where 'c' = any (acked) and (select o.id from outbox o where o.key = 'bad') = any (entries)`); n != 0 {
+		t.Error("the batch with the refused entry names the peer among those that acknowledged it")
+	}
+	if v := f.await(f.store("m-4")...); !v.IsMet() {
+		t.Errorf("afterwards: got %+v, want met", v)
+	}
+	f.eventually("c gets what follows from the fan-out", func() bool { return slices.Contains(f.peers.got("c"), "store m-4") })
+}
+
+// With W = all, the refusal is the reason.
+func TestRefusalDecidesAVerdict(t *testing.T) {
+	t.Parallel()
+	f := start(t, never, func(c *jobs.Config) { c.Policy.W = 4 })
+	f.peers.refuse("bad")
+	if v := f.await(f.store("bad")...); v.NotMet[outbox.ReasonRefused] != 1 {
+		t.Errorf("got %+v, want refused", v)
+	}
+	if v := f.await(f.store("good")...); !v.IsMet() {
+		t.Errorf("the next one: got %+v, want met", v)
+	}
+}
+
+// A lagging peer's refusals are found by its retry, and the rest of the backlog arrives.
+func TestRetryIsolatesRefusals(t *testing.T) {
+	t.Parallel()
+	f := start(t, never)
+	f.peers.set("c", refusing(peer.ClassRefusedConnection))
+	var ids []string
+	for i := range 40 {
+		ids = append(ids, fmt.Sprintf("m-%02d", i))
+		f.await(f.store(ids[i])...)
+	}
+	f.peers.refuse("m-07", "m-31")
+	f.peers.set("c", nil)
+	f.eventually("c in step", func() bool { return f.lagging() == 0 })
+	for _, id := range ids {
+		refused := id == "m-07" || id == "m-31"
+		if got := slices.Contains(f.peers.got("c"), "store "+id); got == refused {
+			t.Errorf("%s arrived: %t, want %t", id, got, !refused)
+		}
+	}
+	if n := f.scalar(`select count(*) from refusals where peer = 'c'`); n != 2 {
+		t.Errorf("got %d refusals, want 2", n)
+	}
+}
+
+// A refused entry is tried again now and then, and gone from the table once the peer takes it.
+func TestRefusedEntryIsRedelivered(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.peers.refuse("m-1")
+	f.await(f.store("m-1")...)
+	f.eventually("it was tried again", func() bool { return f.scalar(`select coalesce(max(attempts), 0) from refusals`) >= 3 })
+	f.peers.refuse()
+	f.eventually("c has it", func() bool { return slices.Contains(f.peers.got("c"), "store m-1") })
+	f.eventually("nothing is left of it", func() bool { return f.scalar(`select count(*) from refusals`) == 0 && f.lagging() == 0 })
+	if n := f.scalar(`select count(*) from river_job where kind = 'redeliver' and queue = 'peer_c'`); n == 0 {
+		t.Error("no redelivery went through the peer's queue")
+	}
+}
+
+// What later entries have superseded is not sent any more: an old store would bring a deleted memory back.
+func TestSupersededRefusalIsNotRedelivered(t *testing.T) {
+	t.Parallel()
+	for name, later := range map[string]func(tx pgx.Tx) (outbox.EntryID, error){
+		"deleted": func(tx pgx.Tx) (outbox.EntryID, error) { return outbox.Delete(t.Context(), tx, "m-1") },
+		"consolidated": func(tx pgx.Tx) (outbox.EntryID, error) {
+			return outbox.Consolidate(t.Context(), tx, outbox.Memory{ID: "sum", Namespace: "ns", Title: "sum", Content: "c"}, []string{"m-1"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, never)
+			f.peers.refuse("m-1")
+			f.await(f.store("m-1")...)
+			f.eventually("it is refused", func() bool { return f.scalar(`select count(*) from refusals where peer = 'c'`) == 1 })
+			f.peers.refuse()
+			f.inTx(func(tx pgx.Tx) error {
+				_, err := later(tx)
+				return err
+			})
+			f.eventually("c has the later entry", func() bool { return slices.Contains(f.peers.got("c"), "delete m-1") })
+			f.exec(`update refusals set next_at = now()`)
+			f.eventually("the refusal is gone", func() bool { return f.scalar(`select count(*) from refusals`) == 0 && f.lagging() == 0 })
+			if slices.Contains(f.peers.got("c"), "store m-1") {
+				t.Error("the superseded store was sent")
+			}
+		})
+	}
+}
+
+// A peer that lags, or is down, is not asked for a refused entry; the refusal waits.
+func TestRedeliveryWaitsForALaggingPeer(t *testing.T) {
+	t.Parallel()
+	f := start(t, never, func(c *jobs.Config) { c.Retry = jobs.Schedule{Initial: time.Hour, Max: time.Hour} })
+	f.peers.refuse("m-1")
+	f.await(f.store("m-1")...)
+	f.eventually("it is refused", func() bool { return f.scalar(`select count(*) from refusals where peer = 'c'`) == 1 })
+	f.peers.refuse()
+	f.peers.set("c", refusing(peer.ClassRefusedConnection))
+	f.await(f.store("m-2")...)
+	f.eventually("c lags", func() bool { return f.lagging() == 1 })
+	f.exec(`update refusals set next_at = now()`)
+	client, ctx := f.client, t.Context()
+	sweeper := jobs.NewSweeper(f.pool, client, jobs.Config{Peers: []string{"a", "b", "c"}})
+	if err := sweeper.Sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.scalar(`select count(*) from river_job where kind = 'redeliver'`); n != 0 {
+		t.Errorf("got %d redeliveries for a lane that lags, want none", n)
+	}
+	// One that was made before waits, too.
+	var entry int64
+	if err := f.pool.QueryRow(ctx, `select entry from refusals`).Scan(&entry); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Insert(ctx, jobs.RedeliverArgs{Peer: "c", Entry: entry}, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("the redelivery has looked", func() bool {
+		return f.scalar(`select count(*) from river_job where kind = 'redeliver' and state = 'completed'`) == 1
+	})
+	if n := f.scalar(`select count(*) from refusals where attempts = 1 and next_at > now()`); n != 1 {
+		t.Errorf("got %d refusals that wait, want 1", n)
+	}
+}
+
+// A link that a peer skips is tried a few times before it counts as refused, because what it needs may come.
+func TestSkippedLinkIsGivenSomeTime(t *testing.T) {
+	t.Parallel()
+	f := start(t, never)
+	f.await(f.store("a")...)
+	f.await(f.store("b")...)
+	f.peers.refuse("a to b")
+	f.inTx(func(tx pgx.Tx) error {
+		_, err := outbox.Link(t.Context(), tx, outbox.MemoryLink{SourceID: "a", TargetID: "b", Relation: "related_to"})
+		return err
+	})
+	f.eventually("c lags for it", func() bool { return f.scalar(`select count(*) from lagging where peer = 'c' and failures > 0`) == 1 })
+	if n := f.scalar(`select count(*) from refusals`); n != 0 {
+		t.Error("it was refused at once")
+	}
+	f.eventually("it is refused in the end", func() bool { return f.scalar(`select count(*) from refusals`) == 1 && f.lagging() == 0 })
+}
