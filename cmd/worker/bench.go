@@ -105,12 +105,13 @@ func newBenchPlainWorkerCommand() *cobra.Command {
 				return err
 			}
 			defer pool.Close()
-			peers, err := newPeers(cfg)
+			logger := newLogger(cfg.Log, cmd.ErrOrStderr())
+			peers, err := newPeers(cfg, warnings(logger), nil)
 			if err != nil {
 				return err
 			}
 			push := func(ctx context.Context, id string, req peer.Request) error { return peers[id].Push(ctx, req) }
-			return bench.RunPlainWorker(ctx, pool, cfg.SenderID, cfg.PeerIDs(), push, newLogger(cfg.Log, cmd.ErrOrStderr()))
+			return bench.RunPlainWorker(ctx, pool, cfg.SenderID, cfg.PeerIDs(), push, logger)
 		},
 	}
 }

@@ -3,8 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/url"
 
 	"github.com/spf13/cobra"
+
+	"quorumbox/internal/config"
 )
 
 func newConfigCommand() *cobra.Command {
@@ -28,27 +32,60 @@ func newConfigCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// Everything that a worker reads at its start.
-			url, urlErr := cfg.Database.ConnString()
-			clients, peersErr := newPeers(cfg)
-			for _, c := range clients {
-				c.CloseIdle()
-			}
-			policy, policyErr := cfg.Policy()
-			if err := errors.Join(urlErr, peersErr, policyErr); err != nil {
-				return err
-			}
-			out := cmd.OutOrStdout()
-			if url.IsZero() {
-				_, _ = fmt.Fprintln(out, "note: no database is set: a worker needs DATABASE_URL or database.url")
-			}
-			if len(cfg.Peers) == 0 {
-				_, _ = fmt.Fprintln(out, "note: there are no peers: every write is met by the local commit alone")
-			}
-			_, err = fmt.Fprintf(out, "the settings are good: %d peers, quorum %s\n", len(cfg.Peers), policy)
-			return err
+			return checkConfig(cmd.OutOrStdout(), cfg)
 		},
 	}
+}
+
+// checkConfig reads everything that a worker reads at its start and writes what an operator should know to out.
+func checkConfig(out io.Writer, cfg config.Config) error {
+	var warnings []error
+	conn, urlErr := cfg.Database.ConnString()
+	clients, peersErr := newPeers(cfg, func(warning error) { warnings = append(warnings, warning) }, nil)
+	for _, c := range clients {
+		c.CloseIdle()
+	}
+	policy, policyErr := cfg.Policy()
+	rules, rulesErr := cfg.QuorumRules()
+	refusals, refusalsErr := refusedPeers(cfg)
+	if err := errors.Join(urlErr, peersErr, policyErr, rulesErr, refusalsErr); err != nil {
+		return err
+	}
+	for _, warning := range append(warnings, refusals...) {
+		_, _ = fmt.Fprintf(out, "warning: %s\n", warning)
+	}
+	if conn.IsZero() {
+		_, _ = fmt.Fprintln(out, "note: no database is set: a worker needs DATABASE_URL or database.url")
+	}
+	if len(cfg.Peers) == 0 {
+		_, _ = fmt.Fprintln(out, "note: there are no peers: every write is met by the local commit alone")
+	}
+	text := fmt.Sprintf("the settings are good: %d peers, quorum %s", len(cfg.Peers), policy)
+	if others := rules.Len() - 1; others > 0 {
+		text += fmt.Sprintf(", other rules for namespaces: %d", others)
+	}
+	_, err := fmt.Fprintln(out, text)
+	return err
+}
+
+// refusedPeers returns an error for each peer that the outbound rules refuse. Such a peer is no mistake of the settings: it is
+// refused when it is sent to, and the others are not.
+func refusedPeers(cfg config.Config) ([]error, error) {
+	policy, err := cfg.Outbound.Policy()
+	if err != nil {
+		return nil, err
+	}
+	var refused []error
+	for _, p := range cfg.Peers {
+		scheme, host := "", p.URL
+		if u, err := url.Parse(p.URL); err == nil && u.Hostname() != "" {
+			scheme, host = u.Scheme, u.Hostname()
+		}
+		if err := policy.Check(scheme, host); err != nil {
+			refused = append(refused, fmt.Errorf("peer %s gets nothing: governance refused outbound to %s: %w", p.ID, host, err))
+		}
+	}
+	return refused, nil
 }
 
 func newConfigPrintCommand() *cobra.Command {

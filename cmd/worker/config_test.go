@@ -41,11 +41,46 @@ peers:
 	}
 	// And all of the files that they name.
 	o = runWorker(t, "", peerLines+"signing_key_file: "+short+"\napi_key_file: "+open+"\ndatabase: {url_file: "+filepath.Join(dir, "none")+"}", "", "config", "check")
-	for _, want := range []string{"signing_key_file", "api key of peer peer-a", "api key of peer peer-b", "no such file"} {
+	for _, want := range []string{"signing_key_file", "peer peer-a: api_key_file", "peer peer-b: api_key_file", "no such file"} {
 		o.want(t, exitFailed, "", want)
 	}
 	if strings.Contains(o.stderr, "s3cr3t") {
 		t.Errorf("the errors show a secret: %s", o.stderr)
+	}
+}
+
+// What keeps no worker from starting is a warning: peers that the outbound rules refuse, a credential that cannot be used.
+func TestConfigCheckWarns(t *testing.T) {
+	t.Parallel()
+	o := runWorker(t, "postgres://u@127.0.0.1/db", `
+sender_id: host:test
+credential_file: /nowhere/credential
+peers:
+  - {id: peer-a, url: "https://peer-a.example:9077"}
+  - {id: peer-b, url: "http://[2001:db8::1]:9077"}
+quorum: {namespaces: [{glob: "prod/**", writes: all}]}
+outbound: {rules: [{action: deny, host: "*", scheme: http, reason: no plain HTTP}]}
+`, "", "config", "check")
+	o.want(t, exitOK, "warning: peer peer-b gets nothing: governance refused outbound to 2001:db8::1: no plain HTTP\n", "")
+	o.want(t, exitOK, "warning: credential /nowhere/credential is left out", "")
+	o.want(t, exitOK, "warning: credential_file is set and signing_key_file is not", "")
+	o.want(t, exitOK, "the settings are good: 2 peers, quorum 2 of 3, other rules for namespaces: 1", "")
+	if strings.Contains(o.stdout, "peer-a") {
+		t.Errorf("a peer that may be sent to is warned about: %s", o.stdout)
+	}
+}
+
+// Checklist row 84: certificate files that are missing or bad keep the program from starting, all named at once.
+func TestConfigCheckCertificateFiles(t *testing.T) {
+	t.Parallel()
+	o := runWorker(t, "", `
+sender_id: host:test
+peers:
+  - {id: peer-a, url: "https://a.example", ca_file: /nowhere/ca, client_cert_file: /nowhere/cert, client_key_file: /nowhere/key}
+  - {id: peer-b, url: "https://b.example", ca_file: /dev/null}
+`, "", "config", "check")
+	for _, want := range []string{"peer peer-a: ca_file: open /nowhere/ca", "peer peer-a: client_cert_file: open", "peer peer-b: ca_file: /dev/null holds no certificate"} {
+		o.want(t, exitFailed, "", want)
 	}
 }
 

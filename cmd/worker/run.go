@@ -15,6 +15,8 @@ import (
 
 	"quorumbox/internal/admin"
 	"quorumbox/internal/config"
+	"quorumbox/internal/metrics"
+	"quorumbox/internal/metrics/backlog"
 	"quorumbox/internal/peer"
 	"quorumbox/jobs"
 	"quorumbox/migrations"
@@ -70,18 +72,31 @@ type worker struct {
 
 func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*worker, error) {
 	w := &worker{cfg: cfg, logger: logger, pool: pool}
+	counts := metrics.New()
+	counts.SetPeers(cfg.PeerIDs())
+	counts.Registry().MustRegister(backlog.New(backlog.FromPool(pool), logger))
 	var err error
-	if w.peers, err = newPeers(cfg); err != nil {
+	if w.peers, err = newPeers(cfg, warnings(logger), observing(counts)); err != nil {
 		return nil, err
 	}
 	policy, err := cfg.Policy()
 	if err != nil {
 		return nil, err
 	}
+	rules, err := cfg.QuorumRules()
+	if err != nil {
+		return nil, err
+	}
+	relayRule := rules.Match
+	if rules.Len() == 1 {
+		relayRule = nil // all namespaces are alike: the relay need not look at them
+	}
 	jobsConfig := jobs.Config{
 		SenderID: cfg.SenderID,
 		Peers:    cfg.PeerIDs(),
 		Policy:   policy,
+		Rules:    rules,
+		PushURLs: pushURLs(cfg),
 		FanOut: jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error {
 			return w.peers[id].Push(ctx, req)
 		}),
@@ -90,7 +105,7 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		}),
 		AckTimeout:         cfg.Quorum.AckTimeout,
 		Grace:              cfg.Quorum.Grace,
-		Lease:              cfg.Quorum.AckTimeout + leaseMargin,
+		Lease:              rules.MaxAckTimeout() + leaseMargin,
 		Retry:              jobs.Schedule{Initial: cfg.Retry.Initial, Max: cfg.Retry.Max},
 		MaxItems:           cfg.FanOut.MaxItems,
 		MaxBytes:           cfg.FanOut.MaxBytes,
@@ -101,6 +116,7 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		CompletedRetention: cfg.Jobs.CompletedRetention,
 		SoftStop:           cfg.Jobs.SoftStop,
 		Logger:             logger,
+		Metrics:            counts,
 	}
 	if w.client, err = jobs.NewClient(pool, jobsConfig); err != nil {
 		return nil, err
@@ -111,15 +127,60 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		PollMax:  cfg.Relay.PollMax,
 		MaxItems: cfg.FanOut.MaxItems,
 		MaxBytes: cfg.FanOut.MaxBytes,
+		Rule:     relayRule,
 		Logger:   logger,
 	})
 	w.sweeper = jobs.NewSweeper(pool, w.client, jobsConfig)
 	if cfg.Admin.Listen != "" {
-		if w.pages, err = admin.New(admin.Config{Pool: pool, Client: w.client, Logger: logger, Listen: cfg.Admin.Listen}); err != nil {
+		if w.pages, err = admin.New(admin.Config{
+			Pool: pool, Client: w.client, Logger: logger, Listen: cfg.Admin.Listen, Registry: counts.Registry(),
+		}); err != nil {
 			return nil, err
 		}
 	}
 	return w, nil
+}
+
+// pushURLs are where the peers are pushed, by id.
+func pushURLs(cfg config.Config) map[string]string {
+	urls := make(map[string]string, len(cfg.Peers))
+	for _, p := range cfg.Peers {
+		urls[p.ID] = p.BaseURL() + peer.PushPath
+	}
+	return urls
+}
+
+// observing counts the attempts of the peers' clients.
+func observing(counts *metrics.Metrics) func(peer.Attempt) {
+	return func(a peer.Attempt) {
+		retry, reuse := metrics.FirstAttempt, metrics.NoConnection
+		switch {
+		case a.Reused:
+			reuse = metrics.ReusedConnection
+		case a.Connected:
+			reuse = metrics.NewConnection
+		}
+		if a.Retry {
+			retry = metrics.SecondAttempt
+			counts.RetryDone(retryOutcome(a.Class))
+		}
+		if a.Class == peer.ClassIDDrift {
+			counts.IDDrift()
+		}
+		counts.Attempt(a.Peer, string(a.Class), retry, a.Elapsed, reuse)
+	}
+}
+
+// retryOutcome is how a retry ended, in the words of the reference's counter.
+func retryOutcome(class peer.Class) string {
+	switch class.Outcome() {
+	case peer.Ack:
+		return "ok"
+	case peer.IDDrift:
+		return "id_drift"
+	case peer.Fail, peer.Unknown:
+	}
+	return "fail"
 }
 
 // run works until ctx ends and everything it started has ended.
