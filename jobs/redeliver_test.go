@@ -1,8 +1,10 @@
 package jobs_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -179,4 +181,44 @@ func TestSkippedLinkIsGivenSomeTime(t *testing.T) {
 		t.Error("it was refused at once")
 	}
 	f.eventually("it is refused in the end", func() bool { return f.scalar(`select count(*) from refusals`) == 1 && f.lagging() == 0 })
+}
+
+// While a batch of the lane is on its way to the peer, a redelivery must not make it look delivered.
+func TestRedeliveryBesideAPushThatFails(t *testing.T) {
+	t.Parallel()
+	var f *fleet
+	var held atomic.Bool
+	answer := make(chan struct{})
+	f = start(t, never, func(c *jobs.Config) {
+		c.Policy.W, c.AckTimeout = 4, 5*time.Second // the verdict waits for c
+		peers := c.FanOut
+		c.FanOut = jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error {
+			if id == "c" && held.Load() {
+				select {
+				case <-answer:
+				case <-ctx.Done():
+				}
+				return &peer.Error{Class: peer.ClassUnavailable}
+			}
+			return peers.Push(ctx, id, req)
+		})
+	})
+	f.peers.refuse("m-1")
+	f.await(f.store("m-1")...)
+	f.eventually("it is refused", func() bool { return f.scalar(`select count(*) from refusals where peer = 'c'`) == 1 })
+	f.peers.refuse()
+	held.Store(true)
+	entries := f.store("m-2")
+	f.eventually("m-2 is on its way", func() bool { return slices.Contains(f.peers.got("a"), "store m-2") })
+	f.exec(`update refusals set next_at = now()`)
+	f.eventually("m-1 is redelivered meanwhile", func() bool { return f.scalar(`select count(*) from refusals`) == 0 })
+	if n := f.scalar(`select count(*) from batches where verdict = 'pending'`); n != 1 {
+		t.Fatalf("got %d undecided batches, want that of m-2", n)
+	}
+	close(answer)
+	f.await(entries...)
+	f.eventually("c has both", func() bool {
+		got := f.peers.got("c")
+		return slices.Contains(got, "store m-1") && slices.Contains(got, "store m-2") && f.lagging() == 0
+	})
 }
