@@ -1,0 +1,91 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"quorumbox/internal/peer"
+)
+
+// RefusedEntry is an entry that one peer refuses, as an operator looks at it.
+type RefusedEntry struct {
+	Peer      string     `json:"peer"`
+	Entry     int64      `json:"entry"`
+	Namespace string     `json:"namespace"` // empty if the entry was pruned
+	Kind      string     `json:"kind"`
+	Key       string     `json:"key"`
+	Class     peer.Class `json:"class"`    // why
+	Attempts  int        `json:"attempts"` // how often
+	FirstAt   time.Time  `json:"first_at"`
+	LastAt    time.Time  `json:"last_at"`
+	NextAt    time.Time  `json:"next_at"` // when it is tried again, at the soonest
+}
+
+// RefusalFilter chooses refused entries. Empty fields choose all.
+type RefusalFilter struct {
+	Peer    string
+	Class   peer.Class
+	Within  time.Duration // refused last within this time
+	Entries []int64
+}
+
+// Database is a pool or a connection.
+type Database interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+const chosenRefusals = `
+	($1 = '' or r.peer = $1) and ($2 = '' or r.class = $2) and ($3 = interval '0' or r.last_at > now() - $3::interval)
+	and (cardinality($4::bigint[]) = 0 or r.entry = any ($4))`
+
+func (f RefusalFilter) args() []any {
+	entries := f.Entries
+	if entries == nil {
+		entries = []int64{}
+	}
+	return []any{f.Peer, string(f.Class), f.Within, entries}
+}
+
+// ListRefusals returns the chosen refused entries, the latest refusal first, at most limit of them.
+func ListRefusals(ctx context.Context, db Database, f RefusalFilter, limit int) ([]RefusedEntry, error) {
+	rows, err := db.Query(ctx, `
+		select r.peer, r.entry, coalesce(o.namespace, '') as namespace, coalesce(o.kind, '') as kind, coalesce(o.key, '') as key, r.class, r.attempts,
+		       r.first_at, r.last_at, r.next_at
+		from refusals r
+		left join outbox o on o.id = r.entry
+		where `+chosenRefusals+`
+		order by r.last_at desc, r.peer, r.entry
+		limit $5`, append(f.args(), limit)...)
+	if err != nil {
+		return nil, fmt.Errorf("list refusals: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[RefusedEntry])
+	if err != nil {
+		return nil, fmt.Errorf("list refusals: %w", err)
+	}
+	return list, nil
+}
+
+// RetryRefusals lets the chosen refused entries be tried again now: the sweeper gives them jobs within a second or so, some at a time. It returns
+// how many they are.
+func RetryRefusals(ctx context.Context, db Database, f RefusalFilter) (int64, error) {
+	tag, err := db.Exec(ctx, `update refusals r set next_at = now() where `+chosenRefusals, f.args()...)
+	if err != nil {
+		return 0, fmt.Errorf("retry refusals: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// DropRefusals gives the chosen refused entries up: their peers never get them. It returns how many they were.
+func DropRefusals(ctx context.Context, db Database, f RefusalFilter) (int64, error) {
+	tag, err := db.Exec(ctx, `delete from refusals r where `+chosenRefusals, f.args()...)
+	if err != nil {
+		return 0, fmt.Errorf("drop refusals: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
