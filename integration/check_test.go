@@ -50,7 +50,7 @@ func parseRow(text []byte) (row, error) {
 			delete(r, field)
 		case string:
 			switch field {
-			case "created_at", "last_accessed_at", "expires_at", "confidence_decayed_at":
+			case "created_at", "last_accessed_at", "expires_at", "confidence_decayed_at", "requested_at":
 				at, err := time.Parse(time.RFC3339, v)
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", field, err)
@@ -99,7 +99,7 @@ func (f *fleet) stored(ctx context.Context) (map[string]row, error) {
 // converge waits until nothing is left to do and every peer equals the writer's state (C1, C3, C6), and then checks the rest.
 func (f *fleet) converge(t *testing.T, h history) {
 	t.Helper()
-	until(t, "the fleet has settled", func() []string { return f.unsettled(t.Context()) })
+	until(t, "the fleet has settled", func() []string { return f.unsettledOrRefused(t.Context()) })
 	if left := f.differences(t.Context(), h); len(left) > 0 {
 		t.Errorf("C1: peers differ from the writer although nothing is left to do:\n%s", list(left))
 	}

@@ -30,6 +30,12 @@ type setup struct {
 	ackTimeout time.Duration
 	retries    int    // that one peer may get at once
 	url        string // of a migrated database
+	unsigned   bool   // the workers have no signing key
+	admin      string // address of the workers' pages: one worker at a time; empty: none
+	settings   string // further ones of the workers, as YAML
+
+	// prepare changes what is not running yet: the peers' flags, the settings, files.
+	prepare func(t *testing.T, f *fleet)
 }
 
 // fleet is a database, peers that run, and as many workers as the test starts.
@@ -69,6 +75,9 @@ func newFleet(t *testing.T, s setup) *fleet {
 	f := &fleet{setup: s, dir: t.TempDir(), logs: t.ArtifactDir()}
 	f.openPool(t)
 	f.makePeers(t)
+	if s.prepare != nil {
+		s.prepare(t, f)
+	}
 	f.writeConfig(t)
 	for _, p := range f.peers {
 		p.start(t)
@@ -143,11 +152,14 @@ func (f *fleet) writeConfig(t *testing.T) {
 	t.Helper()
 	f.file(t, "url", []byte(f.url))
 	var b strings.Builder
-	fmt.Fprintf(&b, "sender_id: %s\nsigning_key_file: %s\napi_key_file: %s\n", senderID, f.path("seed"), f.path("api-key"))
+	fmt.Fprintf(&b, "sender_id: %s\napi_key_file: %s\n", senderID, f.path("api-key"))
+	if !f.unsigned {
+		fmt.Fprintf(&b, "signing_key_file: %s\n", f.path("seed"))
+	}
 	fmt.Fprintf(&b, "database: {url_file: %s, max_conns: 12}\n", f.path("url"))
 	fmt.Fprintf(&b, "quorum: {writes: %s, ack_timeout: %s}\n", f.writes, f.ackTimeout)
 	fmt.Fprintf(&b, "retry: {initial: 100ms, max: 500ms, workers: %d}\n", f.retries)
-	fmt.Fprintf(&b, "admin: {listen: \"\"}\nlog: {level: debug}\npeers:\n")
+	fmt.Fprintf(&b, "admin: {listen: %q}\nlog: {level: debug}\n%s\npeers:\n", f.admin, f.settings)
 	for _, p := range f.peers {
 		fmt.Fprintf(&b, "  - {id: %s, url: %s, allow: [127.0.0.0/8]}\n", p.id, p.url())
 	}
@@ -162,7 +174,7 @@ func (f *fleet) file(t *testing.T, name string, content []byte) {
 	if err := os.MkdirAll(filepath.Dir(f.path(name)), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(f.path(name), content, 0o600); err != nil {
+	if err := os.WriteFile(f.path(name), content, 0o600); err != nil { //nolint:gosec // in the test's own folder
 		t.Fatal(err)
 	}
 }

@@ -244,3 +244,6 @@ func (f *fleet) retriesMatch(t *testing.T) {
 	t.Helper()
 	until(t, "lagging lanes and retry jobs match", func() []string { return f.retryJobs(context.WithoutCancel(t.Context())) })
 }
+
+// kill is the setting that lets a worker kill itself at a point, the n-th time that it gets there.
+func kill(point fault.Point, n int) string { return fmt.Sprintf("%s=kill@%d", point, n) }

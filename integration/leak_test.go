@@ -38,7 +38,7 @@ func (f *fleet) leaks(ctx context.Context) []string {
 		}
 		look("table "+table, text.Bytes(), f.secrets)
 		switch table {
-		case "memories", "outbox", "archived_memories":
+		case "memories", "outbox", "archived_memories", "pending_actions":
 		default:
 			look("table "+table, text.Bytes(), content)
 		}

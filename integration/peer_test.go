@@ -104,10 +104,16 @@ type applied struct {
 	Push      int64     `json:"push"`
 	Op        string    `json:"op"`
 	ID        string    `json:"id"`
+	Namespace string    `json:"namespace"`
 	UpdatedAt string    `json:"updated_at"`
 	Result    string    `json:"result"`
+	Reason    string    `json:"reason"`
+	Target    string    `json:"target"`
+	Relation  string    `json:"relation"`
 	PeerID    string    `json:"peer_id"`
 	Nonce     string    `json:"nonce"`
+
+	Credential string `json:"credential"`
 }
 
 // log is everything that the peer has applied, in order.

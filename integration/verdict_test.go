@@ -10,10 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// change is what an entry does at a peer, as a peer's log shows it. Several entries may have the same.
+// change is what an entry does to a memory at a peer, as a peer's log shows it. Several entries may have the same.
 type change struct {
 	op, id, updatedAt string
 }
+
+// executed is the op of a change that a peer makes by itself, when it gets the approval of a delete. Its log shows the decision.
+const executed = "executed"
 
 // judged is a batch as the worker recorded it, with the changes of its entries.
 type judged struct {
@@ -26,6 +29,7 @@ type judged struct {
 	DispatchedAt time.Time
 	Deadline     *time.Time
 	DecidedAt    *time.Time
+	Kinds        []string // of the entry
 	Ops          []string
 	IDs          []string
 	UpdatedAts   []string
@@ -50,7 +54,7 @@ func (b judged) effects() []change {
 	}
 	var effects []change
 	for i, c := range all {
-		if last[c.id] == i {
+		if last[c.id] == i && c.op != executed {
 			effects = append(effects, c)
 		}
 	}
@@ -61,13 +65,28 @@ func (b judged) effects() []change {
 func (f *fleet) batches(ctx context.Context) ([]judged, error) {
 	rows, err := f.pool.Query(ctx, `
 		select b.lane, b.number, b.verdict, b.acked, b.needed, b.members, b.dispatched_at, b.deadline, b.decided_at,
-		       e.ops, e.ids, e.updated_ats
+		       e.kinds, e.ops, e.ids, e.updated_ats
 		from batches b
 		cross join lateral (
-			select array_agg(o.kind order by x.n) as ops, array_agg(o.key order by x.n) as ids,
-			       array_agg(case when o.kind = 'store' then o.payload ->> 'updated_at' else '' end order by x.n) as updated_ats
+			select array_agg(o.kind::text order by x.n, c.part) as kinds, array_agg(c.op order by x.n, c.part) as ops,
+			       array_agg(c.id order by x.n, c.part) as ids, array_agg(c.updated_at order by x.n, c.part) as updated_ats
 			from unnest(b.entries) with ordinality x (id, n)
 			join outbox o on o.id = x.id
+			cross join lateral (
+				-- A restored memory comes as a store in the end, because peers give it a time of their own.
+				select 1 as part, case o.kind when 'restore' then 'store' else o.kind::text end as op, o.key::text as id,
+				       case when o.kind in ('store', 'restore') then o.payload ->> 'updated_at' else '' end as updated_at
+				where o.kind in ('store', 'delete', 'archive', 'restore')
+				union all
+				select 1, 'delete', s ->> 'id', ''
+				from json_array_elements(case when o.kind = 'consolidate' then o.payload -> 'sources' end) s
+				union all
+				select 2, 'store', o.key, o.payload -> 'memory' ->> 'updated_at' where o.kind = 'consolidate'
+				union all
+				select 1, '`+executed+`', a.memory_id, ''
+				from pending_actions a
+				where o.kind = 'decision' and a.id = o.key and a.action_type = 'delete' and a.memory_id is not null
+			) c
 		) e
 		order by b.lane, b.number`)
 	if err != nil {
@@ -145,16 +164,20 @@ func stamp(at time.Time) string { return at.UTC().Format("15:04:05.000000") }
 
 // outOfOrder is where a peer got changes of one memory in another order than that of its lane's batches (I3). What is pushed together may be
 // arranged anew, but not so that one memory's changes pass each other. Peers apply the memories of a push before its deletions, so
-// pushes are what is compared. Changes that cannot be told apart are left out.
+// pushes are what is compared. Changes that cannot be told apart are left out, and memories that had others than stores and deletes.
 func (f *fleet) outOfOrder(ctx context.Context) []string {
 	batches, err := f.batches(ctx)
 	if err != nil {
 		return []string{err.Error()}
 	}
 	times := map[change]int{}
+	several := map[string]bool{} // memories that entries of other kinds change, which come as several changes
 	for _, b := range batches {
-		for _, c := range b.changes() {
+		for i, c := range b.changes() {
 			times[c]++
+			if b.Kinds[i] != "store" && b.Kinds[i] != "delete" {
+				several[c.id] = true
+			}
 		}
 	}
 	var found []string
@@ -179,7 +202,7 @@ func (f *fleet) outOfOrder(ctx context.Context) []string {
 		last := map[memory]change{}
 		for _, b := range batches {
 			for _, c := range b.changes() {
-				if first[c] == 0 || times[c] > 1 {
+				if first[c] == 0 || times[c] > 1 || several[c.id] {
 					continue
 				}
 				m := memory{b.Lane, c.id}
@@ -199,7 +222,7 @@ func nonceTwice(peer string, log []applied) []string {
 	var found []string
 	push := map[string]int64{}
 	for _, a := range log {
-		if before, seen := push[a.Nonce]; seen && before != a.Push {
+		if before, seen := push[a.Nonce]; seen && before != a.Push && a.Nonce != "" { // an unsigned push has none
 			found = append(found, fmt.Sprintf("%s: pushes %d and %d have the nonce %s", peer, before, a.Push, a.Nonce))
 		}
 		push[a.Nonce] = a.Push

@@ -56,7 +56,7 @@ func scanLags(rows pgx.Rows, each func(lag)) error {
 }
 
 // pickUp leases lagging lanes to a fan-out that will push them from their cursor up to its own batch, and returns those that it got. A lane with a batch that must
-// wait for another lane is left to the retry, which looks at that.
+// wait for another one, which the peer misses, is left alone.
 func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[peerLane]lag, error) {
 	peers, lanes, numbers := splitAdvances(want)
 	rows, err := s.pool.Query(ctx, `
@@ -65,7 +65,12 @@ func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[pe
 		from unnest($3::text[], $4::smallint[], $5::bigint[]) w (peer, lane, number)
 		where l.peer = w.peer and l.lane = w.lane
 		  and (l.leased_until is null or l.leased_until < clock_timestamp()) and l.not_before <= clock_timestamp()
-		  and not exists (select from batches b where b.lane = l.lane and b.number > l.cursor and b.after_lanes is not null)
+		  and not exists (
+			select from batches b
+			cross join lateral unnest(b.after_lanes, b.after_numbers) first (lane, number)
+			join lagging x on x.peer = l.peer and x.lane = first.lane and x.cursor < first.number
+			where b.lane = l.lane and b.number > l.cursor
+		)
 		returning `+lagColumns, token, s.lease, peers, lanes, numbers)
 	if err != nil {
 		return nil, fmt.Errorf("pick up lagging lanes: %w", err)

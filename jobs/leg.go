@@ -2,17 +2,15 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"quorumbox/quorum"
 )
-
-// awaitRow is how often a leg looks whether a lane that somebody else is pushing has been given back.
-const awaitRow = 5 * time.Millisecond
 
 // leg is what one peer has to do with a fan-out.
 type leg struct {
@@ -50,9 +48,10 @@ type stand int
 const (
 	inStep   stand = iota
 	pickedUp       // it lags a little; the lane is leased to this fan-out, which pushes it from its cursor
-	busy           // it lags a little, and somebody else is pushing it
+	busy           // it lags a little, and somebody else is pushing it, or it must have another lane's batch first
 	behindBy       // it lags, and its retry looks after it
-	notYet         // it is in step, but must have another lane's batch first
+	soon           // it is in step, but must have another lane's batch first, which it is about to get
+	notYet         // the same, but that lane lags far
 )
 
 // prepare decides who is sent what, leases the lagging lanes that are taken along, and encodes the pushes.
@@ -76,6 +75,7 @@ func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows
 	if err != nil {
 		return nil, err
 	}
+	var noted []behind
 	for _, p := range w.cfg.Peers {
 		l := &leg{peer: p}
 		var load []laneRange
@@ -91,6 +91,9 @@ func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows
 				l.lanes = append(l.lanes, legLane{ballot: i})
 			case busy:
 				l.waits = append(l.waits, legLane{ballot: i, pickedUp: true})
+			case soon:
+				l.waits = append(l.waits, legLane{ballot: i, pickedUp: true})
+				noted = append(noted, behind{peerLane: peerLane{p, b.Lane}, Cursor: b.Number - 1, PushedTo: b.Number - 1})
 			case notYet:
 				f.skipped = append(f.skipped, behind{peerLane: peerLane{p, b.Lane}, Cursor: b.Number - 1, PushedTo: b.Number - 1})
 				f.pass(i, p)
@@ -105,7 +108,17 @@ func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows
 			f.legs[p] = l
 		}
 	}
-	return f, nil
+	return f, f.noteBehind(ctx, noted)
+}
+
+// noteBehind writes down, before anything is pushed, which lanes a peer cannot be pushed yet, so that its retry brings them after what they wait for. The
+// fan-out waits for that.
+func (f *fanOut) noteBehind(ctx context.Context, list []behind) error {
+	if len(list) == 0 {
+		return nil
+	}
+	slices.SortFunc(list, func(a, b behind) int { return a.compare(b.peerLane) })
+	return f.record(ctx, nil, func(tx pgx.Tx) ([]PeerRetryArgs, error) { return recordBehind(ctx, tx, list) })
 }
 
 // pickUp leases the lagging lanes that this fan-out can bring up to date.
@@ -132,14 +145,27 @@ func (f *fanOut) stand(p string, b batch, rows fanOutRows, got map[peerLane]lag)
 	switch {
 	case taken:
 		return pickedUp
-	case lagging && (row.Held || row.free()) && row.Behind <= pickUpLimit && !misses(rows.Lagging, p, b.After):
+	case lagging && row.near() && comes(rows.Lagging, p, b.After):
 		return busy // if it was free, somebody else was quicker
 	case lagging:
 		return behindBy
+	case misses(rows.Lagging, p, b.After) && comes(rows.Lagging, p, b.After):
+		return soon
 	case misses(rows.Lagging, p, b.After):
 		return notYet
 	}
 	return inStep
+}
+
+// near reports whether a lagging lane can be brought up to date while a fan-out waits.
+func (l lag) near() bool { return (l.Held || l.free()) && l.Behind <= pickUpLimit }
+
+// comes reports whether all that the peer misses of what must come first is near.
+func comes(lagging map[peerLane]lag, p string, after []batchRef) bool {
+	return !slices.ContainsFunc(after, func(first batchRef) bool {
+		l, ok := lagging[peerLane{p, first.Lane}]
+		return ok && l.Cursor < first.Number && !l.near()
+	})
 }
 
 // misses reports whether the peer does not have a batch yet that must come first.
@@ -231,75 +257,4 @@ func (r legResult) outcome(b batch) quorum.Outcome {
 		return quorum.Refused
 	}
 	return outcome(r.err)
-}
-
-// wait looks after lanes that somebody else was pushing until each is decided: the row is gone or past this batch (the peer has it), has been given back (then this fan-out pushes it from its cursor), is left alone for a while, is not needed any more, or the deadline has
-// come.
-func (f *fanOut) wait(ctx context.Context, l *leg) {
-	left := slices.Clone(l.waits)
-	ticker := time.NewTicker(awaitRow)
-	defer ticker.Stop()
-	for len(left) > 0 {
-		select {
-		case <-ctx.Done():
-			for _, lane := range left {
-				l.results = append(l.results, legResult{legLane: lane, err: context.Cause(ctx)})
-			}
-			return
-		case <-f.enough:
-			for _, lane := range left {
-				l.results = append(l.results, legResult{legLane: lane, err: errLeftAlone})
-			}
-			return
-		case <-ticker.C:
-		}
-		rows, err := f.store.cursors(ctx, l.peer)
-		if err != nil {
-			continue // the database is asked again until the deadline
-		}
-		left = slices.DeleteFunc(left, func(lane legLane) bool {
-			row, lagging := rows[peerLane{l.peer, f.batches[lane.ballot].Lane}]
-			switch {
-			case !lagging || row.Cursor >= f.batches[lane.ballot].Number:
-				l.results = append(l.results, legResult{legLane: lane})
-				return true
-			case row.Held:
-				return false
-			case !row.free() || row.Retry == 0 || row.Behind > pickUpLimit:
-				l.results = append(l.results, legResult{legLane: lane, err: errLeftAlone})
-				return true
-			}
-			result, taken := f.takeOver(ctx, l.peer, lane)
-			if taken {
-				l.results = append(l.results, result)
-			}
-			return taken
-		})
-	}
-}
-
-// errLeftAlone says that a lagging lane was given back and is not to be pushed now: it fails, and its retry looks after it.
-var errLeftAlone = errors.New("the peer is left alone after a failure")
-
-// takeOver pushes a lane that was given back, from its cursor. taken is false if somebody else was quicker.
-func (f *fanOut) takeOver(ctx context.Context, p string, lane legLane) (result legResult, taken bool) {
-	b := f.batches[lane.ballot]
-	at := peerLane{p, b.Lane}
-	got, err := f.store.pickUp(ctx, f.token, []advance{{peerLane: at, Cursor: b.Number}})
-	if err != nil || len(got) == 0 {
-		return result, false
-	}
-	if got[at].Cursor >= b.Number {
-		return legResult{legLane: lane, ours: true}, true
-	}
-	missed, err := f.store.loadRanges(ctx, []laneRange{{Lane: b.Lane, Cursor: got[at].Cursor, Before: b.Number}})
-	if err != nil {
-		return legResult{legLane: lane, err: err, ours: true}, true
-	}
-	without, err := f.store.refusedOf(ctx, p, missed)
-	if err != nil {
-		return legResult{legLane: lane, err: err, ours: true}, true
-	}
-	d := pack(append(missed, b), without, f.cfg.SenderID, f.cfg.limits).send(ctx, f.cfg.FanOut, p, f.isolation())
-	return legResult{legLane: lane, err: d.err, refused: d.refused, ours: true}, true
 }

@@ -29,7 +29,8 @@ end $$;
 -- The newest entry of a lane that this statement can see, in the order in which the relay dispatches: the largest that waits, else the last of the
 -- newest batch; null where the lane has none. "After this one" is after everything of the lane that is visible: what an entry waits for that needs a
 -- memory of the lane. Ask when the memory's row is locked, so that the memory's own entry is visible. One statement, because an entry that is
--- dispatched between two would be missed by both.
+-- dispatched between two would be missed by both. The transaction's own entries may have smaller ids and be dispatched later; the relay takes "after x" as
+-- after all of the lane up to x that is visible when the entry that waits is.
 -- +goose StatementBegin
 create function outbox_newest(p_lane smallint) returns bigint
     language plpgsql stable

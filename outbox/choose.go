@@ -156,8 +156,10 @@ func open(all []dependency) (missed []dependency, decided bool) {
 	return missed, true
 }
 
-// dependencies returns what the candidates must come after, by entry. One that is in no batch and not waiting either was pruned after every peer
-// had it: decided, and missed by nobody.
+// dependencies returns what the candidates must come after, by entry. "After entry x of a lane" means after all of the lane that is visible by now and has
+// no larger id: what such an entry needs was written by its own transaction or committed before its writer asked for x (outbox_newest), and may have a smaller
+// id than x and be dispatched after it. One that is in no batch and not waiting either was pruned after every peer had it: decided, and missed by
+// nobody.
 func dependencies(ctx context.Context, conn *pgx.Conn, ready []candidate) (map[int64][]dependency, error) {
 	var entries, afterEntries []int64
 	var afterLanes []int16
@@ -173,15 +175,17 @@ func dependencies(ctx context.Context, conn *pgx.Conn, ready []candidate) (map[i
 	}
 	rows, err := conn.Query(ctx, `
 		select d.entry, d.after_lane, coalesce(b.number, 0),
-		       coalesce(b.verdict, '') <> 'pending'
-		           and not exists (select from undispatched u where u.lane = d.after_lane and u.entry = d.after_entry),
+		       coalesce(b.verdict, '') <> 'pending' and coalesce(w.entry > d.after_entry, true),
 		       exists (select from lagging l where l.lane = d.after_lane and l.cursor < b.number)
 		from unnest($1::bigint[], $2::smallint[], $3::bigint[]) d (entry, after_lane, after_entry)
 		left join lateral (
+			select u.entry from undispatched u where u.lane = d.after_lane order by u.entry limit 1
+		) w on true
+		left join lateral (
 			select b.number, b.verdict
 			from batches b
-			where b.lane = d.after_lane and b.last_entry >= d.after_entry and b.first_entry <= d.after_entry and d.after_entry = any (b.entries)
-			order by b.last_entry
+			where b.lane = d.after_lane and b.first_entry <= d.after_entry
+			order by b.number desc
 			limit 1
 		) b on true`, entries, afterLanes, afterEntries)
 	if err != nil {
