@@ -197,8 +197,14 @@ func TestPeersMutualTLS(t *testing.T) {
 		"with the system's authorities": ", client_cert_file: DIR/cert, client_key_file: DIR/key",
 	} {
 		clients, _ := peersOf(t, "peers:\n"+peerLine("a", r.URL, files(settings)))
-		if e, ok := errors.AsType[*peer.Error](push(t, clients["a"])); !ok || e.Class != peer.ClassTLS {
-			t.Errorf("%s: got %v, want class %s", name, e, peer.ClassTLS)
+		// In TLS 1.3 the client has finished its handshake before the peer refuses its certificate: the write can meet a closed connection before
+		// the alert is read.
+		err := push(t, clients["a"])
+		for peer.ClassOf(err) == peer.ClassConnectionLost {
+			err = push(t, clients["a"])
+		}
+		if got := peer.ClassOf(err); got != peer.ClassTLS {
+			t.Errorf("%s: got %v of class %s, want %s", name, err, got, peer.ClassTLS)
 		}
 	}
 }
