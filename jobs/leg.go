@@ -16,7 +16,7 @@ import (
 type leg struct {
 	peer  string
 	lanes []legLane // those that are pushed at once, in one shipment
-	waits []legLane // those that somebody else is pushing to the peer right now
+	waits []legLane // those that somebody else is pushing to the peer right now, or that must have another lane first
 	pack  shipment  // of lanes
 
 	answered atomic.Bool // what was to be pushed at once has been

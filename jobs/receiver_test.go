@@ -61,7 +61,7 @@ func newReceiver() *receiver { return &receiver{tables: newTables(), actions: ma
 
 const receiverNow = "2040-01-01T00:00:00.000000+00:00"
 
-// apply applies the first n items of a push.
+// apply applies the items of a push, in their order.
 func (r *receiver) apply(push []item) {
 	for _, it := range push {
 		if problem := r.item(it); problem != "" {

@@ -222,3 +222,36 @@ func TestRedeliveryBesideAPushThatFails(t *testing.T) {
 		return slices.Contains(got, "store m-1") && slices.Contains(got, "store m-2") && f.lagging() == 0
 	})
 }
+
+// A worker that dies while it holds the lane for a redelivery leaves a lease that runs out and a refusal that is still due: the lane goes on, and the
+// entry arrives. It can have died before its push or after it.
+func TestRedeliveryOfAWorkerThatDied(t *testing.T) {
+	t.Parallel()
+	for name, applied := range map[string]bool{"before its push": false, "after its push": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, never)
+			f.peers.refuse("m-1")
+			f.await(f.store("m-1")...)
+			f.eventually("it is refused", func() bool { return f.scalar(`select count(*) from refusals where peer = 'c'`) == 1 })
+			f.peers.refuse()
+			if applied {
+				if err := f.peers.Push(t.Context(), "c", peer.Request{Body: []byte(`{"memories":[{"id":"m-1"}]}`)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// What the claim of a redelivery commits.
+			f.exec(`
+				insert into lagging (peer, lane, cursor, pushed_to, holder, leased_until)
+				select 'c', lane, number, number, nextval('tokens'), clock_timestamp() + interval '300 milliseconds'
+				from batches order by number desc limit 1`)
+			f.exec(`update refusals set next_at = now()`)
+			f.await(f.store("m-2")...)
+			f.eventually("the lane goes on", func() bool { return slices.Contains(f.peers.got("c"), "store m-2") })
+			f.eventually("the entry arrives and nothing is left", func() bool {
+				f.exec(`update refusals set next_at = now() where next_at > now()`)
+				return slices.Contains(f.peers.got("c"), "store m-1") && f.lagging() == 0 && f.scalar(`select count(*) from refusals`) == 0
+			})
+		})
+	}
+}
