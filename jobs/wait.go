@@ -132,6 +132,9 @@ func (f *fanOut) recordBrought(ctx context.Context, at peerLane, upTo int64, d d
 		if err := f.cfg.recordRefusals(ctx, tx, at.Peer, d.refused); err != nil {
 			return nil, err
 		}
+		if _, theirs := errors.AsType[*peer.Error](d.err); d.err != nil && !theirs {
+			return recordReleases(ctx, tx, f.token, []release{{peerLane: at}}) // the database failed, not the peer
+		}
 		if d.err != nil {
 			class := string(peer.ClassOf(d.err))
 			if err := recordErrors(ctx, tx, map[string]string{at.Peer: class}); err != nil {
