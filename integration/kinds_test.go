@@ -52,6 +52,8 @@ func TestAllKinds(t *testing.T) {
 	o.round++
 	l := startLoad(t, 4, o.step)
 	l.reach(t, 100)
+	o.reachAllKinds(t)
+	o.reachAllRefusals(t)
 	l.stop(t)
 	until(t, "answers were lost", func() []string {
 		c, err := faulty.counters(t.Context())
@@ -107,6 +109,8 @@ func TestAllKindsToAPeerThatWasDown(t *testing.T) {
 	f.worker(t, "")
 	l := startLoad(t, 4, o.step)
 	l.reach(t, 500)
+	o.reachAllKinds(t)
+	o.reachAllRefusals(t)
 	l.stop(t)
 	until(t, "the others have all", func() []string {
 		left, err := f.strings(t.Context(), `select peer || ' lags' from lagging where peer <> $1

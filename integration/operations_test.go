@@ -182,6 +182,24 @@ func (o *operations) wantKinds(t *testing.T) {
 	}
 }
 
+// reachAllKinds waits until the load has written entries of every kind: chance may leave a rare one out for a while.
+func (o *operations) reachAllKinds(t *testing.T) {
+	t.Helper()
+	until(t, "entries of all kinds are written", func() []string {
+		return holds(o.fleet.count(t, `select count(distinct kind) from outbox`) == 10, "some kind is missing")
+	})
+}
+
+// reachAllRefusals waits until writers were refused in every way.
+func (o *operations) reachAllRefusals(t *testing.T) {
+	t.Helper()
+	until(t, "writers are refused in every way", func() []string {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return holds(len(o.refused) == 6, "some way is missing")
+	})
+}
+
 // wantRefusals checks that writers were refused in every way (C10).
 func (o *operations) wantRefusals(t *testing.T) {
 	t.Helper()

@@ -28,6 +28,7 @@ func TestReceiversOfDifferentStrictness(t *testing.T) {
 	l.reach(t, 100)
 	f.credential(t)
 	l.reach(t, 100)
+	o.reachAllKinds(t)
 	l.stop(t)
 	f.convergeAll(t, changes)
 	if n := f.attempts(t, byCredential.id)["unauthorized"]; n > 0 {
