@@ -61,6 +61,20 @@ func (a RedeliverArgs) InsertOpts() river.InsertOpts {
 
 func (a RedeliverArgs) String() string { return fmt.Sprintf("entry %d for peer %s", a.Entry, a.Peer) }
 
+// RepairArgs asks for what is due of a lane at a peer to be brought to the store's state.
+type RepairArgs struct {
+	Peer string `json:"peer"`
+	Lane int16  `json:"lane"`
+}
+
+// Kind names the job for River.
+func (RepairArgs) Kind() string { return "repair" }
+
+// InsertOpts puts the job into the peer's own queue.
+func (a RepairArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: PeerQueue(a.Peer), MaxAttempts: maxAttempts}
+}
+
 // maxAttempts bounds the attempts that end in an error of ours (a peer's failures snooze instead). A job that uses them up is
 // discarded by River and made again by the sweeper.
 const maxAttempts = 25

@@ -90,8 +90,12 @@ func startMesh(t *testing.T, s setting) *mesh {
 	}
 	m.run(func(c *jobs.Config) {
 		c.SenderID, c.Peers, c.Policy, c.PushURLs = leader, []string{"a", "b"}, policy, urls
-		c.FanOut = jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error { return clients[id].Push(ctx, req) })
-		c.RetryPush = jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error { return clients[id].Post(ctx, req) })
+		c.FanOut = jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) (peer.Report, error) {
+			return clients[id].PushReport(ctx, req)
+		})
+		c.RetryPush = jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) (peer.Report, error) {
+			return peer.Report{Attempts: 1}, clients[id].Post(ctx, req)
+		})
 		c.Logger = slog.New(slog.NewJSONHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		c.Metrics = m.counts
 		if s.jobs != nil {

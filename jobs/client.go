@@ -35,7 +35,8 @@ type Config struct {
 	PushTimeout time.Duration // of one push to a lagging peer. Defaults to 5s, or half of a short JobTimeout
 	RetryBudget time.Duration // after which a retry that goes well makes room for others. Defaults to 2s, or a quarter of a short JobTimeout
 	Retry       Schedule
-	Redeliver   Schedule // of an entry that a peer refuses. Defaults to 1m to 1h
+	Zombie      time.Duration // how long a push may still be applied by a peer after it was given up. Defaults to 90s
+	Redeliver   Schedule      // of an entry that a peer refuses. Defaults to 1m to 1h
 
 	MaxItems int // entries in one push. Defaults to 1000
 	MaxBytes int // bytes in one push. Defaults to 1.5 MiB
@@ -55,6 +56,10 @@ type Config struct {
 	partial *sometimes // says that peers miss what a quorum has
 }
 
+// DefaultZombie is how long a push may still be applied after it was given up: the time until the kernel stops sending it (TCP_USER_TIMEOUT), the peer's own limit of 60 s
+// for a request, and a margin.
+const DefaultZombie = 90 * time.Second
+
 func (c Config) withDefaults() Config {
 	duration := func(d *time.Duration, v time.Duration) {
 		if *d <= 0 {
@@ -64,6 +69,7 @@ func (c Config) withDefaults() Config {
 	duration(&c.AckTimeout, 2*time.Second)
 	duration(&c.Grace, 2*time.Millisecond)
 	duration(&c.Lease, c.longestAck()+1500*time.Millisecond)
+	duration(&c.Zombie, DefaultZombie)
 	duration(&c.JobTimeout, 8*time.Second)
 	duration(&c.PushTimeout, min(5*time.Second, c.JobTimeout/2))
 	duration(&c.RetryBudget, min(2*time.Second, c.JobTimeout/4))
@@ -129,7 +135,7 @@ func NewClient(pool *pgxpool.Pool, cfg Config) (*river.Client[pgx.Tx], error) {
 	if cfg.FanOut == nil || cfg.RetryPush == nil {
 		return nil, errors.New("jobs: both pushers must be set")
 	}
-	s := &store{pool: pool, lease: cfg.Lease}
+	s := newStore(pool, cfg)
 	workers := river.NewWorkers()
 	if err := river.AddWorkerSafely(workers, &fanOutWorker{cfg: cfg, store: s}); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
@@ -138,6 +144,9 @@ func NewClient(pool *pgxpool.Pool, cfg Config) (*river.Client[pgx.Tx], error) {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
 	if err := river.AddWorkerSafely(workers, &redeliverWorker{cfg: cfg, store: s}); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
+	if err := river.AddWorkerSafely(workers, &repairWorker{cfg: cfg, store: s}); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
 	queues := map[string]river.QueueConfig{

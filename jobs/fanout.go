@@ -40,8 +40,8 @@ func (w *fanOutWorker) Work(ctx context.Context, job *river.Job[FanOutArgs]) err
 	if len(rows.Batches) == 0 {
 		return nil // decided, or given to another fan-out
 	}
-	if !fresh || job.Attempt > 1 {
-		if token, err = reclaim(ctx, w.store.pool, token, w.cfg.Lease); err != nil || token == 0 {
+	if sent := begun(job.Attempt > 1); !fresh || sent == maybeSent {
+		if token, err = w.store.reclaimNow(ctx, token, sent, w.cfg.Peers); err != nil || token == 0 {
 			return err
 		}
 		if rows, _, err = w.store.loadFanOut(ctx, token, 0); err != nil {
@@ -59,9 +59,20 @@ func (w *fanOutWorker) Work(ctx context.Context, job *river.Job[FanOutArgs]) err
 		return nil
 	}
 	if err != nil && ctx.Err() != nil {
-		return river.JobSnooze(0) // shutting down: the next worker goes on
+		return w.leave(ctx, token)
 	}
 	return err
+}
+
+// leave hands a fan-out that was stopped half-way over to the next worker. A snooze costs no attempt, by which the next run would know that something
+// may have been sent: so it is written down here.
+func (w *fanOutWorker) leave(ctx context.Context, token int64) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := w.store.doubtFanOut(ctx, token, w.cfg.Peers); err != nil {
+		return err
+	}
+	return river.JobSnooze(0)
 }
 
 // fanOut is one run of the job.
@@ -75,6 +86,7 @@ type fanOut struct {
 	trackers []*quorum.Tracker // by batch
 	legs     map[string]*leg   // by peer; not changed once the sends run
 	skipped  []behind          // lanes that a peer in step is not pushed, because it must have another lane first
+	foreign  []behind          // stragglers' lanes that somebody else holds: that one records where they are
 	enough   chan struct{}     // closed when every vote is decided: nobody has to be waited for any more
 	decided  bool              // verdicts and stragglers are recorded
 }

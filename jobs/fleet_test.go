@@ -48,7 +48,11 @@ func (s *scripted) set(peerID string, answer func(context.Context) error) {
 	s.answer[peerID] = answer
 }
 
-func (s *scripted) Push(ctx context.Context, peerID string, req peer.Request) error {
+func (s *scripted) Push(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
+	return peer.Report{Attempts: 1}, s.push(ctx, peerID, req)
+}
+
+func (s *scripted) push(ctx context.Context, peerID string, req peer.Request) error {
 	s.mu.Lock()
 	answer := s.answer[peerID]
 	s.pushes[peerID]++

@@ -18,6 +18,8 @@ type peerLane struct {
 	Lane int16
 }
 
+func (a peerLane) String() string { return fmt.Sprintf("peer %s, lane %d", a.Peer, a.Lane) }
+
 func (a peerLane) compare(b peerLane) int {
 	return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Lane, b.Lane))
 }
@@ -27,7 +29,7 @@ type lag struct {
 	peerLane
 	Cursor   int64
 	PushedTo int64         // a push must reach at least to this batch
-	Held     bool          // leased to somebody now
+	Held     bool          // leased to somebody; if that lease ran out, until the sweeper or a retry ends it (expire)
 	Wait     time.Duration // until not_before or the end of the lease; 0 or less: now
 	Retry    int64         // 0 while a fan-out still waits for the answer
 	Failures int
@@ -40,7 +42,7 @@ func (l lag) free() bool { return !l.Held && l.Wait <= 0 }
 
 const lagColumns = `
 	l.peer, l.lane, l.cursor, l.pushed_to,
-	l.leased_until is not null and l.leased_until > clock_timestamp(),
+	l.leased_until is not null,
 	greatest(l.not_before, l.leased_until) - clock_timestamp(),
 	coalesce(l.retry, 0), l.failures,
 	coalesce((select b.position from batches b where b.lane = l.lane order by b.number desc limit 1), 0)
@@ -64,7 +66,7 @@ func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[pe
 		set holder = $1, leased_until = clock_timestamp() + $2::interval, pushed_to = greatest(l.pushed_to, w.number)
 		from unnest($3::text[], $4::smallint[], $5::bigint[]) w (peer, lane, number)
 		where l.peer = w.peer and l.lane = w.lane
-		  and (l.leased_until is null or l.leased_until < clock_timestamp()) and l.not_before <= clock_timestamp()
+		  and l.leased_until is null and l.not_before <= clock_timestamp()
 		  and not exists (
 			select from batches b
 			cross join lateral unnest(b.after_lanes, b.after_numbers) first (lane, number)
@@ -126,22 +128,27 @@ func collectRetries(rows pgx.Rows) ([]PeerRetryArgs, error) {
 	return retries, nil
 }
 
-// recordStragglers writes down, leased to the fan-out, the peers whose answer it still waits for, so that the lanes' next batches do not overtake it.
-func (s *store) recordStragglers(ctx context.Context, tx pgx.Tx, token int64, list []behind, remaining time.Duration) error {
+// recordStragglers writes down, leased to the fan-out, the peers whose answer it still waits for, so that the lanes' next batches do not overtake it. It
+// returns the lanes that are the fan-out's now: not those that somebody holds for another purpose, after which the batch is pushed again.
+func (s *store) recordStragglers(ctx context.Context, tx pgx.Tx, token int64, list []behind, remaining time.Duration) (ours []peerLane, err error) {
 	n := len(list)
 	peers, lanes, cursors, pushed := make([]string, n), make([]int16, n), make([]int64, n), make([]int64, n)
 	for i, b := range list {
 		peers[i], lanes[i], cursors[i], pushed[i] = b.Peer, b.Lane, b.Cursor, b.PushedTo
 	}
-	_, err := tx.Exec(ctx, `
+	rows, err := tx.Query(ctx, `
 		insert into lagging (peer, lane, cursor, pushed_to, holder, leased_until)
 		select w.peer, w.lane, w.cursor, w.pushed_to, $1, clock_timestamp() + $6::interval
 		from unnest($2::text[], $3::smallint[], $4::bigint[], $5::bigint[]) w (peer, lane, cursor, pushed_to)
-		on conflict (peer, lane) do nothing`, token, peers, lanes, cursors, pushed, remaining+s.lease/2)
+		on conflict (peer, lane) do nothing
+		returning peer, lane`, token, peers, lanes, cursors, pushed, remaining+s.lease/2)
 	if err != nil {
-		return fmt.Errorf("record stragglers: %w", err)
+		return nil, fmt.Errorf("record stragglers: %w", err)
 	}
-	return nil
+	if ours, err = pgx.CollectRows(rows, pgx.RowToStructByPos[peerLane]); err != nil {
+		return nil, fmt.Errorf("record stragglers: %w", err)
+	}
+	return ours, nil
 }
 
 // advance is a lane of a peer that acknowledged everything up to Cursor.
@@ -285,6 +292,9 @@ func recordErrors(ctx context.Context, tx pgx.Tx, classes map[string]string) err
 // own is the row of the retry itself, nil if it is out of date. Nothing is leased unless own is.
 func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease time.Duration) (own *lag, token int64, lanes []lag, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := s.expire(ctx, tx, []string{args.Peer}); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `select `+lagColumns+` from lagging l where l.peer = $1 and l.lane = $2 for update`, args.Peer, args.Lane)
 		if err != nil {
 			return err
@@ -306,8 +316,7 @@ func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease time.D
 			with free as (
 				select peer, lane
 				from lagging
-				where peer = $2 and (lane = $3 or
-					((leased_until is null or leased_until < clock_timestamp()) and not_before <= clock_timestamp() and retry is not null))
+				where peer = $2 and leased_until is null and (lane = $3 or (not_before <= clock_timestamp() and retry is not null))
 				for update skip locked
 			)
 			update lagging l
@@ -360,7 +369,7 @@ func (s *store) claimMore(ctx context.Context, token int64, p string, lease time
 		with free as (
 			select peer, lane
 			from lagging
-			where peer = $2 and (leased_until is null or leased_until < clock_timestamp()) and retry is not null
+			where peer = $2 and leased_until is null and retry is not null
 			for update skip locked
 		)
 		update lagging l

@@ -29,7 +29,8 @@ type leg struct {
 
 // legLane is the part of a leg that votes on one batch.
 type legLane struct {
-	ballot   int // index of batch and tracker
+	ballot   int   // index of batch and tracker
+	cursor   int64 // what the peer has when the push begins
 	pickedUp bool
 	has      bool // the peer has the batch: its retry was quicker
 }
@@ -38,6 +39,7 @@ type legLane struct {
 type legResult struct {
 	legLane
 	err     error // nil: the peer has the batch, but for what it refuses
+	inDoubt bool  // a push of it may still arrive later
 	refused []refusal
 	ours    bool // this fan-out pushed it, and records it; otherwise somebody else does
 }
@@ -86,9 +88,9 @@ func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows
 				if row.Cursor < b.Number-1 {
 					load = append(load, laneRange{Lane: b.Lane, Cursor: row.Cursor, Before: b.Number})
 				}
-				l.lanes = append(l.lanes, legLane{ballot: i, pickedUp: true, has: row.Cursor >= b.Number})
+				l.lanes = append(l.lanes, legLane{ballot: i, cursor: row.Cursor, pickedUp: true, has: row.Cursor >= b.Number})
 			case inStep:
-				l.lanes = append(l.lanes, legLane{ballot: i})
+				l.lanes = append(l.lanes, legLane{ballot: i, cursor: b.Number - 1})
 			case busy:
 				l.waits = append(l.waits, legLane{ballot: i, pickedUp: true})
 			case soon:
@@ -226,9 +228,9 @@ func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
 	l := f.legs[p]
 	d := l.pack.send(ctx, f.cfg.FanOut, p, f.isolation())
 	for _, lane := range l.lanes {
-		r := legResult{legLane: lane, err: d.err, refused: d.refusedIn(f.batches[lane.ballot].Lane), ours: true}
+		r := legResult{legLane: lane, err: d.err, inDoubt: d.inDoubt, refused: d.refusedIn(f.batches[lane.ballot].Lane), ours: true}
 		if lane.has {
-			r.err = nil
+			r.err, r.inDoubt = nil, false
 		}
 		l.results = append(l.results, r)
 	}

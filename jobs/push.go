@@ -12,17 +12,18 @@ import (
 	"quorumbox/quorum"
 )
 
-// Pusher sends one push to one peer. nil is a true acknowledgement; any other result is a *peer.Error or wraps one.
+// Pusher sends one push to one peer. A nil error is a true acknowledgement; any other is a *peer.Error or wraps one. The report says whether a request
+// of this push may be applied later although another one was answered; that the push is in doubt itself is in the error.
 // It must return soon after ctx ends, and be safe for concurrent use.
 type Pusher interface {
-	Push(ctx context.Context, peerID string, req peer.Request) error
+	Push(ctx context.Context, peerID string, req peer.Request) (peer.Report, error)
 }
 
 // PushFunc is a function as a [Pusher].
-type PushFunc func(ctx context.Context, peerID string, req peer.Request) error
+type PushFunc func(ctx context.Context, peerID string, req peer.Request) (peer.Report, error)
 
 // Push calls f.
-func (f PushFunc) Push(ctx context.Context, peerID string, req peer.Request) error {
+func (f PushFunc) Push(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
 	return f(ctx, peerID, req)
 }
 
@@ -133,6 +134,8 @@ type delivery struct {
 	err error
 	// refused are the entries that the peer refuses, each isolated from the others. They stand also if err is not nil.
 	refused []refusal
+	// inDoubt means that a push of the shipment may still be applied later, after whatever is pushed next. It can be so although all was acknowledged.
+	inDoubt bool
 	// applied is how many items the peer has, counted from the first, as far as it is known after a failure.
 	applied int
 }
@@ -161,7 +164,8 @@ func (s shipment) send(ctx context.Context, to Pusher, peerID string, how isolat
 }
 
 func (d *delivery) push(ctx context.Context, to Pusher, l load) error {
-	err := to.Push(ctx, d.peer, l.req)
+	report, err := to.Push(ctx, d.peer, l.req)
+	d.inDoubt = d.inDoubt || report.InDoubt || peer.OutcomeOf(err) == peer.Unknown
 	class := peer.ClassOf(err)
 	if class == peer.ClassQuota {
 		if e, ok := errors.AsType[*peer.Error](err); ok {
@@ -203,7 +207,8 @@ func (d *delivery) understands(ctx context.Context, class peer.Class) bool {
 	}
 	if d.probed == nil {
 		empty := peer.Request{Body: peer.Message{}.Encode(d.shipment.senderID), Catchup: peer.CatchupBulk}
-		d.probed = new(d.how.parts.Push(ctx, d.peer, empty) == nil)
+		_, err := d.how.parts.Push(ctx, d.peer, empty)
+		d.probed = new(err == nil)
 	}
 	return *d.probed
 }

@@ -25,7 +25,11 @@ type picky struct {
 	pushes  []string
 }
 
-func (p *picky) Push(_ context.Context, _ string, req peer.Request) error {
+func (p *picky) Push(_ context.Context, _ string, req peer.Request) (peer.Report, error) {
+	return peer.Report{Attempts: 1}, p.push(req)
+}
+
+func (p *picky) push(req peer.Request) error {
 	var body struct {
 		Memories  []struct{ ID string }
 		Deletions []string
@@ -213,8 +217,8 @@ func TestSendLeavesRefusedEntriesOut(t *testing.T) {
 func TestSendCountsWhatAQuotaLetPass(t *testing.T) {
 	t.Parallel()
 	quota := func(applied int) PushFunc {
-		return func(context.Context, string, peer.Request) error {
-			return &peer.Error{Class: peer.ClassQuota, Status: 429, Applied: applied}
+		return func(context.Context, string, peer.Request) (peer.Report, error) {
+			return peer.Report{Attempts: 1}, &peer.Error{Class: peer.ClassQuota, Status: 429, Applied: applied}
 		}
 	}
 	batches := []batch{oneBatch(stores("a", "b")...), oneBatch(stores("c")...), oneBatch(stores("d", "e")...)}

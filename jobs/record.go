@@ -25,7 +25,7 @@ func (f *fanOut) recordDecided(ctx context.Context, stragglers []string) error {
 	}
 	f.decided = true
 	waiting := map[string]bool{}
-	var late []behind
+	var late, foreign []behind
 	for _, p := range stragglers {
 		waiting[p] = true
 		for _, lane := range f.legs[p].lanes {
@@ -38,9 +38,11 @@ func (f *fanOut) recordDecided(ctx context.Context, stragglers []string) error {
 		if err := recordVerdicts(ctx, tx, f.token, f.ballots(ctx), time.Until(f.deadline)); err != nil {
 			return nil, err
 		}
-		if err := f.store.recordStragglers(ctx, tx, f.token, late, time.Until(f.deadline)); err != nil {
+		ours, err := f.store.recordStragglers(ctx, tx, f.token, late, time.Until(f.deadline))
+		if err != nil {
 			return nil, err
 		}
+		foreign = slices.DeleteFunc(slices.Clone(late), func(b behind) bool { return slices.Contains(ours, b.peerLane) })
 		return f.settle(ctx, tx, func(p string) bool { return !waiting[p] }, heldIfPickedUp)
 	})
 	if err != nil {
@@ -54,6 +56,7 @@ func (f *fanOut) recordDecided(ctx context.Context, stragglers []string) error {
 		}
 	}
 	f.skipped = nil
+	f.foreign = foreign
 	f.tellResults(ctx, answered, false)
 	fault.Hit(fault.FanOutDecided)
 	return nil
@@ -143,6 +146,7 @@ const (
 func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) bool, held holding) ([]PeerRetryArgs, error) {
 	late := f.skipped
 	var (
+		doubts   []doubt
 		advances []advance
 		releases []release
 		errs     = map[string]string{}
@@ -167,8 +171,12 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 			}
 			number := f.batches[r.ballot].Number
 			at := peerLane{p, f.batches[r.ballot].Lane}
+			if r.inDoubt {
+				doubts = append(doubts, doubt{at, r.cursor, number})
+			}
 			holds := r.pickedUp || held == heldAlways
 			switch {
+			case f.isForeign(at): // pushed again after whoever holds the lane
 			case r.err == nil && holds:
 				advances = append(advances, advance{peerLane: at, Cursor: number})
 			case r.err == nil: // in step, as before
@@ -183,6 +191,9 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 		}
 	}
 
+	if err := f.store.recordDoubts(ctx, tx, doubts); err != nil {
+		return nil, err
+	}
 	still, err := recordAdvances(ctx, tx, f.token, advances)
 	if err != nil {
 		return nil, err
@@ -209,4 +220,9 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 		return nil, err
 	}
 	return append(retries, more...), nil
+}
+
+// isForeign reports whether a straggler's lane was held by somebody else when the verdict was recorded.
+func (f *fanOut) isForeign(at peerLane) bool {
+	return slices.ContainsFunc(f.foreign, func(b behind) bool { return b.peerLane == at })
 }

@@ -39,16 +39,10 @@ func (w *redeliverWorker) Work(ctx context.Context, job *river.Job[RedeliverArgs
 	if ok, err := r.claim(ctx); err != nil || !ok {
 		return err
 	}
-	var d delivery
-	if len(r.entries) > 0 {
-		pushes := PushFunc(func(ctx context.Context, peerID string, req peer.Request) error {
-			ctx, cancel := context.WithTimeoutCause(ctx, w.cfg.PushTimeout, errPushTimeout)
-			defer cancel()
-			return w.cfg.RetryPush.Push(ctx, peerID, req)
-		})
-		shipment := pack([]batch{{Lane: r.at.Lane, Entries: r.entries}}, nil, w.cfg.SenderID, w.cfg.limits)
-		d = shipment.send(ctx, pushes, r.args.Peer, isolation{parts: pushes, until: time.Now().Add(w.cfg.PushTimeout)})
+	if err := r.store.awaitHead(ctx, &r.hold); err != nil {
+		return err
 	}
+	d := r.push(ctx)
 	// What the peer did is written down also if the worker is told to stop meanwhile.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -61,10 +55,25 @@ type redelivery struct {
 
 	args     RedeliverArgs
 	at       peerLane
-	cursor   int64 // of the lane while it is held
-	token    int64
+	hold     hold
 	attempts int
-	entries  []entry // what is to be pushed: nothing if it is superseded
+	entries  []entry   // what is to be pushed: nothing if it is superseded
+	noted    time.Time // when the push cannot arrive late any more
+}
+
+func (r *redelivery) push(ctx context.Context) (d delivery) {
+	if len(r.entries) == 0 {
+		return d
+	}
+	ctx, stop := r.store.keepLease(ctx, r.hold.token, []advance{{peerLane: r.at, Cursor: r.hold.cursor}})
+	defer stop()
+	pushes := PushFunc(func(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
+		defer cancel()
+		return r.cfg.RetryPush.Push(ctx, peerID, req)
+	})
+	shipment := pack([]batch{{Lane: r.at.Lane, Entries: r.entries}}, nil, r.cfg.SenderID, r.cfg.limits)
+	return shipment.send(ctx, pushes, r.args.Peer, isolation{parts: pushes, until: time.Now().Add(r.cfg.PushTimeout)})
 }
 
 // claim leases the lane. ok is false if there is nothing to do now.
@@ -79,14 +88,16 @@ func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
 		if err != nil {
 			return err
 		}
-		if err := outbox.LockLanes(ctx, tx, []int16{r.at.Lane}); err != nil {
+		if r.hold, ok, err = r.store.takeLane(ctx, tx, r.at); err != nil {
 			return err
 		}
-		if ok, err = r.lease(ctx, tx); err != nil || !ok {
+		if !ok {
+			return r.postpone(ctx, tx, r.cfg.Redeliver.Initial)
+		}
+		if r.entries, err = remaining(ctx, tx, r.args.Entry); err != nil || len(r.entries) == 0 {
 			return err
 		}
-		r.entries, err = remaining(ctx, tx, r.args.Entry)
-		return err
+		return r.note(ctx, tx)
 	})
 	if err != nil {
 		return false, fmt.Errorf("redeliver %s: %w", r.args, err)
@@ -94,26 +105,25 @@ func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
 	return ok, nil
 }
 
-// lease inserts the row that keeps others off the lane: the peer has all batches but one that is not decided yet, which somebody may be pushing
-// right now. A lane that lags is left to its retry.
-func (r *redelivery) lease(ctx context.Context, tx pgx.Tx) (ok bool, err error) {
-	err = tx.QueryRow(ctx, `
-		insert into lagging (peer, lane, cursor, pushed_to, holder, leased_until)
-		select $1, b.lane, case when b.verdict = 'pending' then b.number - 1 else b.number end, b.number, nextval('tokens'),
-		       clock_timestamp() + $3::interval
-		from batches b
-		where b.lane = $2
-		order by b.number desc
-		limit 1
-		on conflict (peer, lane) do nothing
-		returning holder, cursor`, r.at.Peer, r.at.Lane, 3*r.cfg.PushTimeout+time.Second).Scan(&r.token, &r.cursor)
-	if err == nil {
-		return true, nil
+// note writes down, before the first byte, that the push may arrive late: what it touches is repaired when it cannot any more, unless an answer comes.
+func (r *redelivery) note(ctx context.Context, tx pgx.Tx) error {
+	if err := tx.QueryRow(ctx, `select clock_timestamp() + $1::interval`, r.cfg.Zombie).Scan(&r.noted); err != nil {
+		return err
 	}
-	if !errors.Is(err, pgx.ErrNoRows) {
-		return false, err
+	_, err := repairSubjects(ctx, tx, r.at.Peer, []int64{r.args.Entry}, allSubjects, &r.noted)
+	return err
+}
+
+// forget takes the note back if the peer has answered everything.
+func (r *redelivery) forget(ctx context.Context, tx pgx.Tx, d delivery) error {
+	if d.inDoubt || len(r.entries) == 0 {
+		return nil
 	}
-	return false, r.postpone(ctx, tx, r.cfg.Redeliver.Initial)
+	if _, err := tx.Exec(ctx, `delete from repairs where peer = $1 and due_at = $2 and attempts = 0`, r.at.Peer, r.noted); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `update repairs set again_at = null where peer = $1 and again_at = $2`, r.at.Peer, r.noted)
+	return err
 }
 
 func (r *redelivery) postpone(ctx context.Context, tx pgx.Tx, delay time.Duration) error {
@@ -125,19 +135,10 @@ func (r *redelivery) postpone(ctx context.Context, tx pgx.Tx, delay time.Duratio
 // record writes down what came of it and gives the lane back.
 func (r *redelivery) record(ctx context.Context, d delivery) error {
 	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
-		still, err := recordAdvances(ctx, tx, r.token, []advance{{peerLane: r.at, Cursor: r.cursor}})
-		if err != nil {
+		if err := r.store.giveBack(ctx, tx, r.hold, 0); err != nil {
 			return err
 		}
-		var releases []release
-		for _, s := range still {
-			releases = append(releases, release{peerLane: s.peerLane})
-		}
-		retries, err := recordReleases(ctx, tx, r.token, releases)
-		if err != nil {
-			return err
-		}
-		if err := insertRetries(ctx, river.ClientFromContext[pgx.Tx](ctx), tx, retries); err != nil {
+		if err := r.forget(ctx, tx, d); err != nil {
 			return err
 		}
 		switch {
@@ -151,7 +152,7 @@ func (r *redelivery) record(ctx context.Context, d delivery) error {
 				r.args.Peer, r.args.Entry, string(d.refused[0].Class), r.cfg.Redeliver.Delay(r.attempts+1, 0))
 			return err
 		}
-		_, err = tx.Exec(ctx, `delete from refusals where peer = $1 and entry = $2`, r.args.Peer, r.args.Entry)
+		_, err := tx.Exec(ctx, `delete from refusals where peer = $1 and entry = $2`, r.args.Peer, r.args.Entry)
 		return err
 	})
 	if errors.Is(err, errLeaseLost) {

@@ -192,13 +192,13 @@ func TestRedeliveryBesideAPushThatFails(t *testing.T) {
 	f = start(t, never, func(c *jobs.Config) {
 		c.Policy.W, c.AckTimeout = 4, 5*time.Second // the verdict waits for c
 		peers := c.FanOut
-		c.FanOut = jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error {
+		c.FanOut = jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) (peer.Report, error) {
 			if id == "c" && held.Load() {
 				select {
 				case <-answer:
 				case <-ctx.Done():
 				}
-				return &peer.Error{Class: peer.ClassUnavailable}
+				return peer.Report{Attempts: 1}, &peer.Error{Class: peer.ClassUnavailable}
 			}
 			return peers.Push(ctx, id, req)
 		})
@@ -236,7 +236,7 @@ func TestRedeliveryOfAWorkerThatDied(t *testing.T) {
 			f.eventually("it is refused", func() bool { return f.scalar(`select count(*) from refusals where peer = 'c'`) == 1 })
 			f.peers.refuse()
 			if applied {
-				if err := f.peers.Push(t.Context(), "c", peer.Request{Body: []byte(`{"memories":[{"id":"m-1"}]}`)}); err != nil {
+				if _, err := f.peers.Push(t.Context(), "c", peer.Request{Body: []byte(`{"memories":[{"id":"m-1"}]}`)}); err != nil {
 					t.Fatal(err)
 				}
 			}

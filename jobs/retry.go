@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -122,9 +121,12 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		case err != nil:
 			return 0, err
 		case d.err != nil && ctx.Err() != nil:
-			return 0, d.err
+			return 0, d.err // the leases run out, and what was pushed is in doubt
 		case d.err != nil:
 			return r.failed(ctx, d)
+		}
+		if err := r.doubt(ctx, d); err != nil {
+			return 0, err
 		}
 		fault.Hit(fault.RetryAcked)
 		if err := r.advance(ctx, batches, d.refused); err != nil {
@@ -152,6 +154,14 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 	}
 }
 
+// doubt records that what was pushed may still arrive later. It must be called before anything else is recorded or pushed.
+func (r *retry) doubt(ctx context.Context, d delivery) error {
+	if !d.inDoubt {
+		return nil
+	}
+	return r.store.doubtHeld(ctx, r.store.pool, r.token)
+}
+
 // renewError is why a push was not begun or was given up although the peer did nothing wrong: the lease could not be noted or renewed.
 type renewError struct{ err error }
 
@@ -174,31 +184,8 @@ func (r *retry) push(ctx context.Context, batches []batch, until time.Time) (del
 		return delivery{}, &renewError{err}
 	}
 	jobCtx := ctx
-	ctx, giveUp := context.WithCancelCause(ctx)
-	defer giveUp(nil)
-
-	var renewing sync.WaitGroup
-	defer renewing.Wait()
-	done := make(chan struct{})
-	defer close(done)
-	renewing.Go(func() {
-		ticker := time.NewTicker(renewEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			if err := r.store.announce(ctx, r.token, upTo, retryLease); err != nil && ctx.Err() == nil {
-				giveUp(err)
-				return
-			}
-		}
-	})
-
+	ctx, stop := r.store.keepLease(ctx, r.token, upTo)
+	defer stop()
 	how := isolation{parts: PushFunc(r.pushOnce), until: until, patient: r.failures() < patience}
 	d := pack(batches, without, r.cfg.SenderID, r.cfg.limits).send(ctx, how.parts, r.peer, how)
 	if d.err != nil && ctx.Err() != nil && jobCtx.Err() == nil {
@@ -217,7 +204,7 @@ func (r *retry) failures() int {
 }
 
 // pushOnce sends one push within the push timeout.
-func (r *retry) pushOnce(ctx context.Context, peerID string, req peer.Request) error {
+func (r *retry) pushOnce(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
 	defer cancel()
 	return r.cfg.RetryPush.Push(ctx, peerID, req)
@@ -318,6 +305,9 @@ func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64,
 // failed gives the lanes back until the peer is tried again. What is known of the shipment although it failed is recorded first: the batches that a
 // quota let pass, and the refused entries that were found before there was no time left to find the others.
 func (r *retry) failed(ctx context.Context, d delivery) (time.Duration, error) {
+	if err := r.doubt(ctx, d); err != nil {
+		return 0, err
+	}
 	if acked := d.has(); len(acked) > 0 {
 		if err := r.advance(ctx, acked, nil); err != nil {
 			return 0, err

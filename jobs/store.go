@@ -49,8 +49,13 @@ func batchRefs(lanes []int16, numbers []int64) []batchRef {
 
 // store is the SQL of the jobs. Every statement that records is fenced by a token: batches.fan_out or lagging.holder.
 type store struct {
-	pool  *pgxpool.Pool
-	lease time.Duration
+	pool   *pgxpool.Pool
+	lease  time.Duration // of a fan-out's batches
+	zombie time.Duration // how long a push may arrive after it was given up
+}
+
+func newStore(pool *pgxpool.Pool, cfg Config) *store {
+	return &store{pool: pool, lease: cfg.Lease, zombie: cfg.Zombie}
 }
 
 // fanOutRows is what a fan-out needs to know before its first byte.
@@ -136,29 +141,6 @@ func fill(batches []batch, entries map[int64]entry) error {
 		}
 	}
 	return nil
-}
-
-// reclaim moves a fan-out's undecided batches to a new token with a fresh lease and returns the token, 0 if nothing is left to do.
-// Whoever holds the old token (an earlier attempt of the job that was given up for dead) records nothing any more.
-func reclaim(ctx context.Context, db querier, fanOut int64, lease time.Duration) (int64, error) {
-	var token int64
-	err := db.QueryRow(ctx, `
-		with token as materialized (
-			select nextval('tokens') as id
-		), moved as (
-			update batches
-			set fan_out = (select id from token), leased_until = clock_timestamp() + $2::interval
-			where fan_out = $1 and verdict = 'pending'
-			returning lane
-		)
-		select (select id from token) where exists (select from moved)`, fanOut, lease).Scan(&token)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("reclaim fan-out %d: %w", fanOut, err)
-	}
-	return token, nil
 }
 
 // querier is a pool or a transaction.

@@ -29,14 +29,15 @@ const (
 // Sweeper gives a new job to whatever has none: batches whose lease ran out because their worker died, lagging lanes whose retry was lost, deleted,
 // cancelled or discarded. A job that only waits in its queue is left alone.
 type Sweeper struct {
-	pool   *pgxpool.Pool
+	store  *store
 	client *river.Client[pgx.Tx]
 	cfg    Config
 }
 
 // NewSweeper returns a sweeper that inserts through client.
 func NewSweeper(pool *pgxpool.Pool, client *river.Client[pgx.Tx], cfg Config) *Sweeper {
-	return &Sweeper{pool: pool, client: client, cfg: cfg.withDefaults()}
+	cfg = cfg.withDefaults()
+	return &Sweeper{store: newStore(pool, cfg), client: client, cfg: cfg}
 }
 
 // Run sweeps every second until ctx ends and returns its cause. Errors of the database are logged; the next sweep tries again.
@@ -59,7 +60,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 func (s *Sweeper) Sweep(ctx context.Context) error {
 	var fanOuts int
 	var retries []PeerRetryArgs
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, s.store.pool, func(tx pgx.Tx) error {
 		var alone bool
 		if err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, int64(sweepLock)).Scan(&alone); err != nil || !alone {
 			return err
@@ -71,7 +72,10 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 		if retries, err = s.sweepLagging(ctx, tx); err != nil {
 			return err
 		}
-		return s.sweepRefusals(ctx, tx)
+		if err := s.sweepRefusals(ctx, tx); err != nil {
+			return err
+		}
+		return s.sweepDoubts(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)
@@ -110,7 +114,7 @@ func (s *Sweeper) sweepFanOuts(ctx context.Context, tx pgx.Tx) (int, error) {
 		return 0, fmt.Errorf("find expired fan-outs: %w", err)
 	}
 	for _, old := range expired {
-		token, err := reclaim(ctx, tx, old, s.cfg.Lease)
+		token, err := s.store.reclaim(ctx, tx, old, maybeSent, s.cfg.Peers)
 		if err != nil {
 			return 0, err
 		}
@@ -125,18 +129,28 @@ func (s *Sweeper) sweepFanOuts(ctx context.Context, tx pgx.Tx) (int, error) {
 }
 
 func (s *Sweeper) sweepLagging(ctx context.Context, tx pgx.Tx) ([]PeerRetryArgs, error) {
+	expired, err := s.store.expire(ctx, tx, s.cfg.Peers)
+	if err != nil {
+		return nil, err
+	}
+	peers, lanes := make([]string, len(expired)), make([]int16, len(expired))
+	for i, at := range expired {
+		peers[i], lanes[i] = at.Peer, at.Lane
+	}
 	rows, err := tx.Query(ctx, `
-		with orphans as materialized (
-			select peer, lane, retry
-			from lagging
-			where peer = any ($1)
-			  and (leased_until < clock_timestamp() or (leased_until is null and not_before < clock_timestamp() - $2::interval))
-			order by peer, lane
+		with expired (peer, lane) as materialized (
+			select * from unnest($4::text[], $5::smallint[])
+		), orphans as materialized (
+			select l.peer, l.lane, l.retry
+			from lagging l
+			where l.peer = any ($1) and l.leased_until is null
+			  and (l.not_before < clock_timestamp() - $2::interval or exists (select from expired e where e.peer = l.peer and e.lane = l.lane))
+			order by l.peer, l.lane
 			limit $3
 			for update skip locked
 		)
 		update lagging l
-		set retry = nextval('tokens'), holder = null, leased_until = null
+		set retry = nextval('tokens')
 		from orphans o
 		where l.peer = o.peer and l.lane = o.lane
 		  and not exists (
@@ -144,7 +158,7 @@ func (s *Sweeper) sweepLagging(ctx context.Context, tx pgx.Tx) ([]PeerRetryArgs,
 			where j.kind = 'peer_retry' and j.state in ('available', 'pending', 'retryable', 'scheduled')
 			  and j.args @> jsonb_build_object('peer', o.peer, 'lane', o.lane, 'retry', o.retry)
 		)
-		returning l.peer, l.lane, l.retry`, s.cfg.Peers, overdue, sweepLimit)
+		returning l.peer, l.lane, l.retry`, s.cfg.Peers, overdue, sweepLimit, peers, lanes)
 	if err != nil {
 		return nil, fmt.Errorf("find orphaned lanes: %w", err)
 	}

@@ -83,7 +83,8 @@ func (f *fanOut) takeOver(ctx context.Context, p string, lane legLane) (result l
 	if err != nil {
 		d.err = err
 	}
-	return legResult{legLane: lane, err: d.err, refused: d.refused, ours: true}, true
+	lane.cursor = got[at].Cursor
+	return legResult{legLane: lane, err: d.err, inDoubt: d.inDoubt, refused: d.refused, ours: true}, true
 }
 
 // bring pushes what a lane must have first, in lanes that nobody holds, from their cursors, and records it at once. What comes of it is seen at the
@@ -104,7 +105,7 @@ func (f *fanOut) bring(ctx context.Context, p string, rows map[peerLane]lag, fir
 		if err != nil {
 			d.err = err
 		}
-		if err := f.recordBrought(ctx, at, upTo, d); err != nil {
+		if err := f.recordBrought(ctx, at, got[at].Cursor, upTo, d); err != nil {
 			f.cfg.Logger.WarnContext(ctx, "what a lane waits for was pushed and not recorded",
 				slog.String("peer", p), slog.Int("lane", int(ref.Lane)), slog.String("error", err.Error()))
 		}
@@ -125,12 +126,17 @@ func (f *fanOut) pushFrom(ctx context.Context, p string, lane int16, cursor, upT
 }
 
 // recordBrought moves the cursor of a lane that was brought, and gives it back.
-func (f *fanOut) recordBrought(ctx context.Context, at peerLane, upTo int64, d delivery) error {
+func (f *fanOut) recordBrought(ctx context.Context, at peerLane, cursor, upTo int64, d delivery) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // also if the deadline has come
 	defer cancel()
 	err := f.record(ctx, nil, func(tx pgx.Tx) ([]PeerRetryArgs, error) {
 		if err := f.cfg.recordRefusals(ctx, tx, at.Peer, d.refused); err != nil {
 			return nil, err
+		}
+		if d.inDoubt {
+			if err := f.store.recordDoubts(ctx, tx, []doubt{{at, cursor, upTo}}); err != nil {
+				return nil, err
+			}
 		}
 		if _, theirs := errors.AsType[*peer.Error](d.err); d.err != nil && !theirs {
 			return recordReleases(ctx, tx, f.token, []release{{peerLane: at}}) // the database failed, not the peer

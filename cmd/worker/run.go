@@ -97,16 +97,17 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		Policy:   policy,
 		Rules:    rules,
 		PushURLs: pushURLs(cfg),
-		FanOut: jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error {
-			return w.peers[id].Push(ctx, req)
+		FanOut: jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) (peer.Report, error) {
+			return w.peers[id].PushReport(ctx, req)
 		}),
-		RetryPush: jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) error {
-			return w.peers[id].Post(ctx, req)
+		RetryPush: jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) (peer.Report, error) {
+			return peer.Report{Attempts: 1}, w.peers[id].Post(ctx, req)
 		}),
 		AckTimeout:         cfg.Quorum.AckTimeout,
 		Grace:              cfg.Quorum.Grace,
 		Lease:              rules.MaxAckTimeout() + leaseMargin,
 		Retry:              jobs.Schedule{Initial: cfg.Retry.Initial, Max: cfg.Retry.Max},
+		Zombie:             cfg.Retry.Zombie,
 		MaxItems:           cfg.FanOut.MaxItems,
 		MaxBytes:           cfg.FanOut.MaxBytes,
 		FanOutWorkers:      cfg.FanOut.Workers,

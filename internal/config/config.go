@@ -119,6 +119,8 @@ type Retry struct {
 	Max time.Duration `koanf:"max" doc:"longest pause, initial to 1h"`
 	// Workers is how many retry jobs of one peer run at once. 1 to 64.
 	Workers int `koanf:"workers" doc:"retry jobs of one peer that run at once, 1 to 64"`
+	// Zombie is how long after a push was given up the peer may still apply it. 1s to 1h. See ADR 11.
+	Zombie time.Duration `koanf:"zombie" doc:"how long after it was given up a push may still be applied by a peer, 1s to 1h: the kernel's 20s, the peer's own limit for a request (60s), and a margin; what such a push may have set back is written again then"`
 }
 
 // Relay says how often to look for new entries: PollMin while there are some, rising to PollMax while there are none.
@@ -187,7 +189,7 @@ func Default() Config {
 		SenderID: defaultSenderID(),
 		Quorum:   Quorum{AckTimeout: 2 * time.Second, Grace: 2 * time.Millisecond}, // writes: majority is the zero value
 		FanOut:   FanOut{Workers: 16, MaxItems: 1000, MaxBytes: 1536 << 10},
-		Retry:    Retry{Initial: time.Second, Max: 15 * time.Second, Workers: 4},
+		Retry:    Retry{Initial: time.Second, Max: 15 * time.Second, Workers: 4, Zombie: 90 * time.Second},
 		Outbound: Outbound{Default: outbound.Allow},
 		Relay:    Relay{PollMin: time.Millisecond, PollMax: 50 * time.Millisecond},
 		Jobs: Jobs{

@@ -73,7 +73,7 @@ peers:
     ca_file: /run/ca
   - {id: peer_b2, url: "http://127.0.0.1:9078/base"}
 fan_out: {workers: 2, max_items: 500, max_bytes: 1048576}
-retry: {initial: 2s, max: 1m, workers: 1}
+retry: {initial: 2s, max: 1m, workers: 1, zombie: 2m}
 relay: {poll_min: 2ms, poll_max: 100ms}
 jobs: {timeout: 9s, rescue_after: 40s, completed_retention: 1h, soft_stop: 0s}
 admin: {listen: "[::1]:0"}
@@ -111,7 +111,7 @@ func TestLoadFile(t *testing.T) {
 		{"credential_chain_file", got.CredentialChainFile, "/run/chain"},
 		{"lenient_acks", got.LenientAcks, true},
 		{"fan_out", got.FanOut, config.FanOut{Workers: 2, MaxItems: 500, MaxBytes: 1 << 20}},
-		{"retry", got.Retry, config.Retry{Initial: 2 * time.Second, Max: time.Minute, Workers: 1}},
+		{"retry", got.Retry, config.Retry{Initial: 2 * time.Second, Max: time.Minute, Workers: 1, Zombie: 2 * time.Minute}},
 		{"relay", got.Relay, config.Relay{PollMin: 2 * time.Millisecond, PollMax: 100 * time.Millisecond}},
 		{"jobs", got.Jobs, config.Jobs{Timeout: 9 * time.Second, RescueAfter: 40 * time.Second, CompletedRetention: time.Hour}},
 		{"admin.listen", got.Admin.Listen, "[::1]:0"},

@@ -137,6 +137,7 @@ func ruleRefusals() []refusal {
 		{name: "retry from above its end", file: "retry: {initial: 30s}", want: []string{"retry.max is 15s: want at least retry.initial, which is 30s"}},
 		{name: "retry at once", file: "retry: {initial: 0s}", want: []string{"retry.initial is 0s"}},
 		{name: "retry for ever", file: "retry: {max: 2h}", want: []string{"retry.max is 2h"}},
+		{name: "zombie too short", file: "retry: {zombie: 999ms}", want: []string{"retry.zombie is 999ms"}},
 		{name: "retry without workers", file: "retry: {workers: 65}", want: []string{"retry.workers is 65"}},
 		{name: "relay from above its end", file: "relay: {poll_min: 60ms}", want: []string{"relay.poll_max is 50ms: want at least relay.poll_min"}},
 		{name: "relay without pause", file: "relay: {poll_min: 0s}", want: []string{"relay.poll_min is 0s"}},

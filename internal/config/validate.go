@@ -202,6 +202,7 @@ func (p *problems) checkRetryAndRelay(retry Retry, relay Relay) {
 		p.addf("retry.max is %s: want at least retry.initial, which is %s", durationText(retry.Max), durationText(retry.Initial))
 	}
 	p.intRange("retry.workers", retry.Workers, 1, 64)
+	p.durationRange("retry.zombie", retry.Zombie, time.Second, time.Hour)
 	p.durationRange("relay.poll_min", relay.PollMin, 100*time.Microsecond, time.Second)
 	p.durationRange("relay.poll_max", relay.PollMax, 100*time.Microsecond, 10*time.Second)
 	if relay.PollMax < relay.PollMin {

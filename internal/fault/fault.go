@@ -25,11 +25,18 @@ const (
 	RetryAcked Point = "retry_acked"
 	// RetryRecorded: the cursors are recorded, the job goes on.
 	RetryRecorded Point = "retry_recorded"
+	// RepairClaimed: a repair holds its lane and has noted that its push may arrive late, nothing is sent.
+	RepairClaimed Point = "repair_claimed"
+	// RepairPushed: the peer has answered a repair, nothing is recorded.
+	RepairPushed Point = "repair_pushed"
+	// RepairRecorded: what came of a repair is recorded, the job is not done.
+	RepairRecorded Point = "repair_recorded"
 )
 
 // Points returns every point in order.
 func Points() []Point {
 	return []Point{
 		RelayChosen, RelayDispatched, FanOutLoaded, FanOutAcked, FanOutDecided, FanOutRecorded, RetryClaimed, RetryAcked, RetryRecorded,
+		RepairClaimed, RepairPushed, RepairRecorded,
 	}
 }

@@ -28,6 +28,7 @@ type Metrics struct {
 	durations   *prometheus.HistogramVec // peer
 	connections *prometheus.CounterVec   // peer, reused
 	catchUp     *prometheus.CounterVec   // peer
+	repairs     *prometheus.CounterVec   // peer
 	refusals    *prometheus.CounterVec   // peer, class
 
 	retryOutcomes  closed
@@ -87,6 +88,7 @@ func (m *Metrics) SetPeers(ids []string) {
 		m.connections.WithLabelValues(id, labelNew)
 		m.connections.WithLabelValues(id, labelReused)
 		m.catchUp.WithLabelValues(id)
+		m.repairs.WithLabelValues(id)
 	}
 	m.peers.Store(&known)
 }

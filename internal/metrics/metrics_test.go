@@ -136,6 +136,12 @@ func TestCounts(t *testing.T) {
 			[]string{`quorumbox_catchup_entries_total{peer="a"} 10`},
 		},
 		{
+			"repairs",
+			func(m *metrics.Metrics) { m.Repairs("a", 2); m.Repairs("a", 3); m.Repairs("b", -1) },
+			"quorumbox_repairs_total",
+			[]string{`quorumbox_repairs_total{peer="a"} 5`},
+		},
+		{
 			"refusal",
 			func(m *metrics.Metrics) { m.Refusal("a", "skipped"); m.Refusal("a", "conflict") },
 			"quorumbox_refusals_total",
@@ -257,6 +263,7 @@ func TestSetPeersStartsSeries(t *testing.T) {
 		"quorumbox_push_retries_total":     2,
 		"quorumbox_push_connections_total": 2 * 2,
 		"quorumbox_catchup_entries_total":  2,
+		"quorumbox_repairs_total":          2,
 		"quorumbox_refusals_total":         2 * refusing,
 	} {
 		lines := text(t, m.Registry(), name)

@@ -49,6 +49,8 @@ func (m *Metrics) registerPushes(with promauto.Factory) {
 	m.connections = counter("quorumbox_push_connections_total",
 		"Attempts that had a connection, by whether it had carried a request before.", "peer", "reused")
 	m.catchUp = counter("quorumbox_catchup_entries_total", "Entries that a lagging peer acknowledged when it was caught up.", "peer")
+	m.repairs = counter("quorumbox_repairs_total",
+		"Memories, pending actions and namespaces of a peer that a push in doubt may have set back: they are written again.", "peer")
 	m.refusals = counter("quorumbox_refusals_total", "Times that a peer refused an entry for good, by its answer.", "peer", "class")
 	m.retryOutcomes = newClosed(with, "ai_memory_federation_fanout_retry_total",
 		"What became of the one retry inside a push, for every kind of entry.", "outcome", "ok", "fail", "id_drift")
@@ -97,6 +99,14 @@ func (m *Metrics) CaughtUp(peer string, entries int) {
 		return
 	}
 	m.catchUp.WithLabelValues(m.peer(peer)).Add(float64(max(entries, 0)))
+}
+
+// Repairs counts subjects that a push in doubt may have set back at a peer. A negative number counts as 0.
+func (m *Metrics) Repairs(peer string, subjects int) {
+	if m == nil {
+		return
+	}
+	m.repairs.WithLabelValues(m.peer(peer)).Add(float64(max(subjects, 0)))
 }
 
 // Refusal counts an entry that a peer refused for good.

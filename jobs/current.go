@@ -1,0 +1,412 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"quorumbox/outbox"
+)
+
+// subjectKind says what a subject is.
+type subjectKind string
+
+const (
+	aMemory    subjectKind = "memory"
+	aPending   subjectKind = "pending"
+	aNamespace subjectKind = "namespace"
+)
+
+// method says how a peer's copy of a subject is brought to the store's state.
+type method string
+
+const (
+	// storeAgain writes what the store has: enough where the peer may have lost a memory, or may have one that is deleted.
+	storeAgain method = "store"
+	// renew deletes it first, archived or live, so that nothing of a former life is left: another title, a link, a field that receivers merge.
+	renew method = "renew"
+)
+
+// subject is one thing of which peers have a copy.
+type subject struct {
+	Kind   subjectKind
+	Key    string
+	Method method
+	Entry  int64 // of a memory that is in no table of ours: the log from this entry on is its state
+}
+
+// memoryState is what the store has of one memory.
+type memoryState struct {
+	id        string
+	lane      int16
+	known     bool // in one of our tables, if only as a tombstone
+	live      []byte
+	embedding []byte
+	archived  []byte
+	at        slot // of live
+	archiveAt slot
+}
+
+// slot is what receivers key a memory by, besides its id.
+type slot struct{ Namespace, Title string }
+
+func (p slot) touch() string { return touchTitle(p.Namespace, p.Title) }
+
+// current is what the store has of some subjects: all at one instant.
+type current struct {
+	memories  []*memoryState
+	renewed   map[string]bool // ids that are deleted first
+	links     []use           // of live memories that are renewed or stored again, both ends there
+	standards []use           // namespaces whose standard is one of the memories, or that are subjects themselves
+	cleared   []string        // namespaces without a standard
+	pendings  []use
+	decisions []use              // of actions that are in no table of ours
+	subjectOf map[string]subject // by kind and key
+}
+
+// use is an object that needs a memory, or a pending action.
+type use struct {
+	Key  string
+	Of   string // the memory that it names
+	And  string // a link's other end
+	Body []byte
+}
+
+// loadCurrent reads the state of subjects in a transaction that should be repeatable read. Memories that have the title of an archived one are added,
+// and renewed, too: the archived one has to pass through the title.
+func loadCurrent(ctx context.Context, tx pgx.Tx, subjects []subject) (*current, error) {
+	c := &current{renewed: map[string]bool{}, subjectOf: map[string]subject{}}
+	var ids, pendings, namespaces []string
+	for _, s := range subjects {
+		c.subjectOf[string(s.Kind)+s.Key] = s
+		switch s.Kind {
+		case aMemory:
+			ids = append(ids, s.Key)
+			if s.Method == renew {
+				c.renewed[s.Key] = true
+			}
+		case aPending:
+			pendings = append(pendings, s.Key)
+		case aNamespace:
+			namespaces = append(namespaces, s.Key)
+		}
+	}
+	steps := []func() error{
+		func() error { return c.loadMemories(ctx, tx, ids) },
+		func() error { return c.loadTakers(ctx, tx) },
+		func() error { return c.loadForeign(ctx, tx) },
+		func() error { return c.loadLinks(ctx, tx) },
+		func() error { return c.loadStandards(ctx, tx, namespaces) },
+		func() error { return c.loadPendings(ctx, tx, pendings) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("load the current state: %w", err)
+		}
+	}
+	return c, nil
+}
+
+func (c *current) loadMemories(ctx context.Context, tx pgx.Tx, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		select i.id, coalesce(outbox_lane(coalesce(m.namespace, a.namespace)), t.lane, 0),
+		       m.id is not null or a.id is not null or t.id is not null,
+		       memory_json(m)::text, case when e.memory_id is not null then embedding_wire(e.memory_id, e.model, e.vector)::text end, coalesce(m.namespace, ''), coalesce(m.title, ''),
+		       memory_json(jsonb_populate_record(null::memories, to_jsonb(a)))::text, coalesce(a.namespace, ''), coalesce(a.title, '')
+		from unnest($1::text[]) i (id)
+		left join memories m on m.id = i.id
+		left join memory_embeddings e on e.memory_id = m.id
+		left join archived_memories a on a.id = i.id
+		left join tombstones t on t.id = i.id
+		order by i.id`, ids)
+	if err != nil {
+		return err
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*memoryState, error) {
+		m := &memoryState{}
+		err := row.Scan(&m.id, &m.lane, &m.known, &m.live, &m.embedding, &m.at.Namespace, &m.at.Title, &m.archived, &m.archiveAt.Namespace, &m.archiveAt.Title)
+		if m.at == (slot{}) {
+			m.live, m.embedding = nil, nil
+		}
+		if m.archiveAt == (slot{}) {
+			m.archived = nil
+		}
+		return m, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		if m.archived != nil {
+			c.renewed[m.id] = true // the archived copy is made anew
+		}
+	}
+	c.memories = append(c.memories, list...)
+	return nil
+}
+
+// loadTakers adds the live memories that have the title of an archived one by now.
+func (c *current) loadTakers(ctx context.Context, tx pgx.Tx) error {
+	var namespaces, titles, ids []string
+	for _, m := range c.memories {
+		ids = append(ids, m.id)
+		if m.archived != nil && m.archiveAt != m.at {
+			namespaces = append(namespaces, m.archiveAt.Namespace)
+			titles = append(titles, m.archiveAt.Title)
+		}
+	}
+	if len(titles) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		select m.id
+		from unnest($1::text[], $2::text[]) a (namespace, title)
+		join memories m on m.namespace = a.namespace and md5(m.title) = md5(a.title) and m.title = a.title`, namespaces, titles)
+	if err != nil {
+		return err
+	}
+	takers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	slices.Sort(takers)
+	var more []string
+	for _, id := range slices.Compact(takers) {
+		c.renewed[id] = true
+		if !slices.Contains(ids, id) {
+			more = append(more, id)
+		}
+	}
+	return c.loadMemories(ctx, tx, more)
+}
+
+// loadForeign reads from the log what the memories are of which no table of ours knows: an application keeps them in tables of its own
+// (outbox_append). One of which the log, from the entry that the subject names, says nothing any more is left as it is; one without such an entry is
+// nobody's, and goes.
+func (c *current) loadForeign(ctx context.Context, tx pgx.Tx) error {
+	for _, m := range c.memories {
+		s := c.subjectOf[string(aMemory)+m.id]
+		if m.known || s.Kind == "" {
+			continue
+		}
+		entries := map[int64]entry{}
+		err := queryEntries(ctx, tx, entries, `o.id = (
+			select max(o.id) from outbox o
+			where o.id >= $1 and (o.kind in ('store', 'delete', 'archive', 'restore', 'consolidate') and o.key = any ($2) or `+consolidated+`))`,
+			s.Entry, []string{m.id})
+		if err != nil {
+			return err
+		}
+		if len(entries) == 0 && s.Entry == 0 {
+			m.known = true // nobody has it
+		}
+		for _, e := range entries {
+			m.known, m.lane = true, e.Lane
+			m.become(e)
+		}
+	}
+	c.memories = slices.DeleteFunc(c.memories, func(m *memoryState) bool { return !m.known })
+	return nil
+}
+
+// become is the state after the last entry of the memory's life.
+func (m *memoryState) become(e entry) {
+	title, _ := titleOf(e.Payload)
+	switch e.Kind {
+	case outbox.KindStore, outbox.KindRestore:
+		m.live, m.embedding, m.at = e.Payload, e.Embedding, slot{e.Namespace, title}
+	case outbox.KindConsolidate:
+		var p struct{ Memory json.RawMessage }
+		_ = json.Unmarshal(e.Payload, &p)
+		if e.Key == m.id { // otherwise it is one of the sources, and gone
+			title, _ = titleOf(p.Memory)
+			m.live, m.embedding, m.at = p.Memory, e.Embedding, slot{e.Namespace, title}
+		}
+	case outbox.KindArchive:
+		m.archived, m.archiveAt = e.Payload, slot{e.Namespace, title}
+	case outbox.KindDelete, outbox.KindLink, outbox.KindPending, outbox.KindDecision, outbox.KindNamespaceSet, outbox.KindNamespaceClear:
+	}
+}
+
+// liveIDs are the memories that are written, and so may lack their links at the peer.
+func (c *current) liveIDs() []string {
+	var ids []string
+	for _, m := range c.memories {
+		if m.live != nil {
+			ids = append(ids, m.id)
+		}
+	}
+	return ids
+}
+
+const (
+	linksOf = `
+		select l.source_id || l.target_id, l.source_id, l.target_id, link_json(l)::text
+		from memory_links l
+		where l.source_id = any ($1) or l.target_id = any ($1)
+		order by l.source_id, l.target_id, l.relation`
+	standardsOf = `
+		select n.namespace, n.standard_id, '', namespace_json(n)::text
+		from namespace_meta n
+		where n.standard_id = any ($1) or n.namespace = any ($2)
+		order by n.namespace`
+)
+
+func (c *current) loadLinks(ctx context.Context, tx pgx.Tx) (err error) {
+	c.links, err = queryUses(ctx, tx, linksOf, c.liveIDs())
+	return err
+}
+
+func (c *current) loadStandards(ctx context.Context, tx pgx.Tx, namespaces []string) (err error) {
+	if c.standards, err = queryUses(ctx, tx, standardsOf, c.liveIDs(), namespaces); err != nil {
+		return err
+	}
+	for _, ns := range namespaces {
+		if !slices.ContainsFunc(c.standards, func(u use) bool { return u.Key == ns }) {
+			c.cleared = append(c.cleared, ns)
+		}
+	}
+	return nil
+}
+
+func (c *current) loadPendings(ctx context.Context, tx pgx.Tx, ids []string) (err error) {
+	if len(ids) == 0 {
+		return nil
+	}
+	c.pendings, err = queryUses(ctx, tx, `
+		select p.id, coalesce(p.memory_id, ''), '', pending_json(p)::text from pending_actions p where p.id = any ($1) order by p.id`, ids)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if slices.ContainsFunc(c.pendings, func(u use) bool { return u.Key == id }) {
+			continue
+		}
+		// In tables of an application's own: the log has the action and what was decided.
+		s := c.subjectOf[string(aPending)+id]
+		entries := map[int64]entry{}
+		if err := queryEntries(ctx, tx, entries, `o.id >= $1 and o.kind in ('pending', 'decision') and o.key = $2`, s.Entry, id); err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Kind == outbox.KindPending {
+				c.pendings = append(c.pendings, use{Key: id, Body: e.Payload})
+				continue
+			}
+			body, _, _ := decisionOf(e.Payload)
+			c.decisions = append(c.decisions, use{Key: id, Body: body})
+		}
+	}
+	return nil
+}
+
+func queryUses(ctx context.Context, tx querier, sql string, args ...any) ([]use, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[use])
+}
+
+// changedSince reports whether a renewed memory got other links, or became another namespace's standard, since c was loaded: what another lane pushed
+// meanwhile may have gone with the deletion.
+func (c *current) changedSince(ctx context.Context, tx pgx.Tx) (bool, error) {
+	if len(c.renewed) == 0 {
+		return false, nil
+	}
+	ids := c.liveIDs()
+	links, err := queryUses(ctx, tx, linksOf, ids)
+	if err != nil {
+		return false, fmt.Errorf("look for new links: %w", err)
+	}
+	standards, err := queryUses(ctx, tx, standardsOf, ids, []string{})
+	if err != nil {
+		return false, fmt.Errorf("look for new standards: %w", err)
+	}
+	return !slices.EqualFunc(links, c.links, sameUse) ||
+		slices.ContainsFunc(standards, func(u use) bool {
+			return !slices.ContainsFunc(c.standards, func(old use) bool { return sameUse(u, old) })
+		}), nil
+}
+
+func sameUse(a, b use) bool { return a.Key == b.Key && a.Of == b.Of && a.And == b.And }
+
+// items are what brings a peer to the state, whatever it has of the subjects, in the order in which it is to be applied. The entries in them stand for the subjects:
+// their ids are 1 and up, by owners. Links have none: one is refused while its other end is missing, and whatever brings that brings the link.
+func (c *current) items() (items []item, owners map[int64]subject) {
+	owners = map[int64]subject{}
+	numbered := func(kind subjectKind, key string) entry {
+		s, ok := c.subjectOf[string(kind)+key]
+		if !ok { // it comes along, and must not be lost either
+			s = subject{Kind: kind, Key: key, Method: renew}
+		}
+		id := int64(len(owners) + 1)
+		owners[id] = s
+		return entry{ID: id, Key: key}
+	}
+	others := int64(0)
+	unnumbered := func(key string) entry {
+		others--
+		return entry{ID: others, Key: key}
+	}
+	var back, again, away, live []item
+	for _, m := range c.memories {
+		e := numbered(aMemory, m.id)
+		touches := []string{touchID(m.id)}
+		gone := item{list: deletions, key: m.id, entry: e, touches: touches}
+		if c.renewed[m.id] {
+			items = append(items, gone)
+			back = append(back, item{list: restores, key: m.id, entry: e, touches: touches})
+			again = append(again, gone)
+		} else if m.live == nil {
+			items = append(items, gone)
+		}
+		if m.archived != nil {
+			row := []string{touchID(m.id), m.archiveAt.touch()}
+			away = append(away,
+				item{list: memories, key: m.id, body: m.archived, entry: e, touches: row},
+				item{list: archives, key: m.id, entry: e, touches: row})
+		}
+		if m.live != nil {
+			live = append(live, item{list: memories, key: m.id, body: m.live, embedding: m.embedding, entry: e, touches: []string{touchID(m.id), m.at.touch()}})
+		}
+	}
+	items = slices.Concat(items, back, again, away, live)
+	for _, l := range c.links {
+		items = append(items, item{list: links, key: l.Key, body: l.Body, entry: unnumbered(l.Key), touches: []string{touchID(l.Of), touchID(l.And)}})
+	}
+	for _, n := range c.standards {
+		items = append(items, item{
+			list: namespaceMeta, key: n.Key, body: n.Body, entry: numbered(aNamespace, n.Key), touches: []string{touchNamespace(n.Key), touchID(n.Of)},
+		})
+	}
+	for _, p := range c.pendings {
+		items = append(items, item{list: pendings, key: p.Key, body: p.Body, entry: numbered(aPending, p.Key), touches: []string{touchPending(p.Key)}})
+	}
+	for _, d := range c.decisions {
+		items = append(items, item{list: decisions, key: d.Key, body: d.Body, entry: unnumbered(d.Key), touches: []string{touchPending(d.Key)}})
+	}
+	for _, ns := range c.cleared {
+		items = append(items, item{list: namespaceClears, key: ns, entry: numbered(aNamespace, ns), touches: []string{touchNamespace(ns)}})
+	}
+	return items, owners
+}
+
+// packCurrent makes the pushes for a state.
+func packCurrent(c *current, senderID string, most limits) (s shipment, owners map[int64]subject) {
+	items, owners := c.items()
+	s.senderID = senderID
+	for _, part := range cut(items, most) {
+		s.pushes = append(s.pushes, load{part, request(part, senderID)})
+	}
+	return s, owners
+}
+
+func (s subject) String() string { return strings.TrimSpace(string(s.Kind) + " " + s.Key) }

@@ -1,0 +1,287 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"quorumbox/internal/fault"
+	"quorumbox/internal/peer"
+)
+
+// repairsAtOnce bounds what one job repairs; the next one goes on.
+const repairsAtOnce = 200
+
+// repairWorker works the job repair.
+type repairWorker struct {
+	river.WorkerDefaults[RepairArgs]
+
+	cfg   Config
+	store *store
+}
+
+// NextRetry is short: what fails here is the database.
+func (w *repairWorker) NextRetry(*river.Job[RepairArgs]) time.Time {
+	return time.Now().Add(time.Second)
+}
+
+// Work brings what is due of a lane at a peer to the store's state. It holds the lane meanwhile, so that nothing else of it is on its way to the peer; what the
+// log brings later is the state that was pushed, or comes after it. A lane that somebody else holds is left to the next job.
+func (w *repairWorker) Work(ctx context.Context, job *river.Job[RepairArgs]) error {
+	r := &repair{repairWorker: w, at: peerLane{job.Args.Peer, job.Args.Lane}}
+	if ok, err := r.claim(ctx); err != nil || !ok {
+		return err
+	}
+	fault.Hit(fault.RepairClaimed)
+	if err := r.store.awaitHead(ctx, &r.hold); err != nil {
+		return err
+	}
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	d := r.push(ctx)
+	fault.Hit(fault.RepairPushed)
+	// What the peer did is written down also if the worker is told to stop meanwhile.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := r.record(ctx, d); err != nil {
+		return err
+	}
+	fault.Hit(fault.RepairRecorded)
+	return nil
+}
+
+// repair is one run of the job.
+type repair struct {
+	*repairWorker
+
+	at     peerLane
+	hold   hold
+	rows   []repairRow
+	state  *current
+	pushes shipment
+	owners map[int64]subject
+}
+
+// repairRow is a row of the table repairs that this run works off.
+type repairRow struct {
+	Subject  subjectKind
+	Key      string
+	Method   method
+	Entry    int64
+	Attempts int
+	DueAt    time.Time
+	Again    *time.Time // until then an earlier push of it may still arrive, or null
+	Noted    time.Time  // the same for this run's push
+}
+
+func (r repairRow) subject() subject { return subject{r.Subject, r.Key, r.Method, r.Entry} }
+
+// claim holds the lane and takes what is due. That the push may still arrive after this run is noted before the first byte: if the worker dies, the repairs
+// are done at once by another one, and once more when the push cannot arrive any more.
+func (r *repair) claim(ctx context.Context) (ok bool, err error) {
+	err = pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
+		if r.hold, ok, err = r.store.takeLane(ctx, tx, r.at); err != nil || !ok {
+			return err
+		}
+		if err := r.moveAway(ctx, tx); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			with due as materialized (
+				select subject, key, again_at
+				from repairs
+				where peer = $1 and lane = $2 and due_at <= clock_timestamp()
+				order by due_at, subject, key
+				limit $3
+				for update
+			)
+			update repairs r
+			set again_at = clock_timestamp() + $4::interval
+			from due d
+			where r.peer = $1 and r.subject = d.subject and r.key = d.key
+			returning r.subject, r.key, r.method, r.entry, r.attempts, r.due_at, d.again_at, r.again_at`,
+			r.at.Peer, r.at.Lane, repairsAtOnce, r.cfg.Zombie)
+		if err != nil {
+			return err
+		}
+		r.rows, err = pgx.CollectRows(rows, pgx.RowToStructByPos[repairRow])
+		if err == nil && len(r.rows) == 0 {
+			ok = false
+			return r.store.giveBack(ctx, tx, r.hold, 0)
+		}
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("repair %s: %w", r.at, err)
+	}
+	return ok, nil
+}
+
+// moveAway leaves memories whose entries go through another lane by now to that lane's job.
+func (r *repair) moveAway(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		update repairs r
+		set lane = now.lane
+		from (
+			select w.key, coalesce(outbox_lane(coalesce(m.namespace, a.namespace)), t.lane) as lane
+			from repairs w
+			left join memories m on m.id = w.key
+			left join archived_memories a on a.id = w.key
+			left join tombstones t on t.id = w.key
+			where w.peer = $1 and w.lane = $2 and w.subject = 'memory' and w.due_at <= clock_timestamp()
+		) now
+		where r.peer = $1 and r.subject = 'memory' and r.key = now.key and now.lane <> r.lane`, r.at.Peer, r.at.Lane)
+	return err
+}
+
+// load reads what the store has of the subjects.
+func (r *repair) load(ctx context.Context) error {
+	subjects := make([]subject, len(r.rows))
+	for i, row := range r.rows {
+		subjects[i] = row.subject()
+	}
+	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err := pgx.BeginTxFunc(ctx, r.store.pool, options, func(tx pgx.Tx) (err error) {
+		r.state, err = loadCurrent(ctx, tx, subjects)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("repair %s: %w", r.at, err)
+	}
+	r.pushes, r.owners = packCurrent(r.state, r.cfg.SenderID, r.cfg.limits)
+	return nil
+}
+
+func (r *repair) push(ctx context.Context) delivery {
+	ctx, stop := r.store.keepLease(ctx, r.hold.token, []advance{{peerLane: r.at, Cursor: r.hold.cursor}})
+	defer stop()
+	pushes := PushFunc(func(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
+		defer cancel()
+		return r.cfg.RetryPush.Push(ctx, peerID, req)
+	})
+	return r.pushes.send(ctx, pushes, r.at.Peer, isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget)})
+}
+
+// record writes down what came of it and gives the lane back.
+func (r *repair) record(ctx context.Context, d delivery) error {
+	refused := map[subject]peer.Class{}
+	for _, x := range d.refused {
+		if s, ok := r.owners[x.Entry]; ok {
+			refused[s] = x.Class
+		}
+	}
+	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
+		delay := time.Duration(0)
+		if d.err != nil {
+			delay = r.cfg.Retry.retryDelay(1, d.err)
+			if err := recordErrors(ctx, tx, map[string]string{r.at.Peer: string(peer.ClassOf(d.err))}); err != nil {
+				return err
+			}
+		}
+		if err := r.store.giveBack(ctx, tx, r.hold, delay); err != nil {
+			return err
+		}
+		again, err := r.state.changedSince(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, row := range r.rows {
+			class, isRefused := refused[row.subject()]
+			switch {
+			case d.err != nil:
+				err = r.postpone(ctx, tx, row, d, delay, peer.ClassOf(d.err))
+			case isRefused:
+				err = r.refuse(ctx, tx, row, class)
+			case again:
+				err = r.postpone(ctx, tx, row, d, 0, "")
+			default:
+				err = r.finish(ctx, tx, row, d)
+			}
+			if err != nil {
+				return err
+			}
+			delete(refused, row.subject())
+		}
+		return r.addRefused(ctx, tx, refused)
+	})
+	if errors.Is(err, errLeaseLost) {
+		return nil // the repairs are still due
+	}
+	if err != nil {
+		return fmt.Errorf("repair %s: %w", r.at, err)
+	}
+	level := slog.LevelInfo
+	if d.err != nil || len(d.refused) > 0 {
+		level = slog.LevelWarn
+	}
+	r.cfg.Logger.LogAttrs(ctx, level, "peer's copy repaired", slog.String("peer", r.at.Peer), slog.Int("lane", int(r.at.Lane)),
+		slog.Int("subjects", len(r.rows)), slog.Int("refused", len(d.refused)), slog.String("class", string(peer.ClassOf(d.err))))
+	return nil
+}
+
+// finish removes a repair that is done, or keeps it until a push of it that got no answer cannot arrive any more. A row that was made due again meanwhile
+// stays as it is.
+func (r *repair) finish(ctx context.Context, tx pgx.Tx, row repairRow, d delivery) error {
+	again := row.Again
+	if d.inDoubt {
+		again = &row.Noted
+	}
+	_, err := tx.Exec(ctx, `
+		with gone as (
+			delete from repairs
+			where peer = $1 and subject = $2 and key = $3 and due_at = $4 and ($5::timestamptz is null or $5 <= clock_timestamp())
+		)
+		update repairs
+		set due_at = $5, again_at = null
+		where peer = $1 and subject = $2 and key = $3 and due_at = $4 and $5 > clock_timestamp()`,
+		r.at.Peer, string(row.Subject), row.Key, row.DueAt, again)
+	return err
+}
+
+// postpone leaves a repair for later. That an earlier push may still arrive is kept in mind.
+func (r *repair) postpone(ctx context.Context, tx pgx.Tx, row repairRow, d delivery, delay time.Duration, class peer.Class) error {
+	again := row.Again
+	if d.inDoubt {
+		again = &row.Noted
+	}
+	_, err := tx.Exec(ctx, `
+		update repairs
+		set due_at = greatest(due_at, clock_timestamp() + $4::interval), again_at = $5, attempts = attempts + 1, class = $6
+		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, delay, again, string(class))
+	return err
+}
+
+// refuse tries a refused subject again from scratch, and if that was refused, too, as slowly as an entry that a peer refuses.
+func (r *repair) refuse(ctx context.Context, tx pgx.Tx, row repairRow, class peer.Class) error {
+	delay := r.cfg.Redeliver.Delay(row.Attempts+1, 0)
+	if row.Method == storeAgain {
+		delay = 0
+	}
+	_, err := tx.Exec(ctx, `
+		update repairs
+		set method = 'renew', due_at = clock_timestamp() + $4::interval, again_at = $5, attempts = attempts + 1, class = $6
+		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, delay, row.Again, string(class))
+	return err
+}
+
+// addRefused notes what came along, was deleted for that, and is refused now.
+func (r *repair) addRefused(ctx context.Context, tx pgx.Tx, refused map[subject]peer.Class) error {
+	for s, class := range refused {
+		_, err := tx.Exec(ctx, `
+			insert into repairs (peer, subject, key, lane, method, reason, due_at, attempts, class)
+			values ($1, $2, $3, $4, 'renew', 'doubt', clock_timestamp() + $5::interval, 1, $6)
+			on conflict (peer, subject, key) do nothing`,
+			r.at.Peer, string(s.Kind), s.Key, r.at.Lane, r.cfg.Redeliver.Delay(1, 0), string(class))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
