@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
+	"quorumbox/internal/peer"
 	"quorumbox/outbox"
 )
 
@@ -338,7 +340,7 @@ func (c *current) changedSince(ctx context.Context, tx pgx.Tx) (bool, error) {
 
 func sameUse(a, b use) bool { return a.Key == b.Key && a.Of == b.Of && a.And == b.And }
 
-// items are what brings a peer to the state, whatever it has of the subjects, in the order in which it is to be applied. The entries in them stand for the subjects:
+// items are what brings a peer to the state that has nothing of the renewed memories, in the order in which it is to be applied. The entries in them stand for the subjects:
 // their ids are 1 and up, by owners. Links have none: one is refused while its other end is missing, and whatever brings that brings the link.
 func (c *current) items() (items []item, owners map[int64]subject) {
 	owners = map[int64]subject{}
@@ -356,17 +358,12 @@ func (c *current) items() (items []item, owners map[int64]subject) {
 		others--
 		return entry{ID: others, Key: key}
 	}
-	var back, again, away, live []item
+	var away, live []item
 	for _, m := range c.memories {
 		e := numbered(aMemory, m.id)
 		touches := []string{touchID(m.id)}
-		gone := item{list: deletions, key: m.id, entry: e, touches: touches}
-		if c.renewed[m.id] {
-			items = append(items, gone)
-			back = append(back, item{list: restores, key: m.id, entry: e, touches: touches})
-			again = append(again, gone)
-		} else if m.live == nil {
-			items = append(items, gone)
+		if !c.renewed[m.id] && m.live == nil {
+			items = append(items, item{list: deletions, key: m.id, entry: e, touches: touches})
 		}
 		if m.archived != nil {
 			row := []string{touchID(m.id), m.archiveAt.touch()}
@@ -378,7 +375,7 @@ func (c *current) items() (items []item, owners map[int64]subject) {
 			live = append(live, item{list: memories, key: m.id, body: m.live, embedding: m.embedding, entry: e, touches: []string{touchID(m.id), m.at.touch()}})
 		}
 	}
-	items = slices.Concat(items, back, again, away, live)
+	items = slices.Concat(items, away, live)
 	for _, l := range c.links {
 		items = append(items, item{list: links, key: l.Key, body: l.Body, entry: unnumbered(l.Key), touches: []string{touchID(l.Of), touchID(l.And)}})
 	}
@@ -399,14 +396,57 @@ func (c *current) items() (items []item, owners map[int64]subject) {
 	return items, owners
 }
 
-// packCurrent makes the pushes for a state.
-func packCurrent(c *current, senderID string, most limits) (s shipment, owners map[int64]subject) {
+// bring pushes the state. The entries of what is refused are subjects: owners says which.
+func (c *current) bring(ctx context.Context, to Pusher, peerID string, how isolation, senderID string, most limits) (d delivery, owners map[int64]subject) {
 	items, owners := c.items()
-	s.senderID = senderID
+	s := shipment{senderID: senderID}
 	for _, part := range cut(items, most) {
 		s.pushes = append(s.pushes, load{part, request(part, senderID)})
 	}
-	return s, owners
+	inDoubt, err := c.clear(ctx, to, peerID, senderID, most)
+	if err != nil {
+		return delivery{shipment: s, peer: peerID, how: how, err: err, inDoubt: inDoubt}, owners
+	}
+	d = s.send(ctx, to, peerID, how)
+	d.inDoubt = d.inDoubt || inDoubt
+	return d, owners
+}
+
+// clearRounds bounds how often clear begins anew.
+const clearRounds = 10
+
+// clear takes from the peer whatever it has of the renewed memories. An archived copy can only be taken away by restoring it and deleting that (the protocol has
+// nothing else), and a restore is skipped while another memory has its title: of several archived copies with one title, each round takes one.
+func (c *current) clear(ctx context.Context, to Pusher, peerID, senderID string, most limits) (inDoubt bool, err error) {
+	push := func(m peer.Message) error {
+		report, err := to.Push(ctx, peerID, peer.Request{Body: m.Encode(senderID), Catchup: peer.CatchupBulk})
+		inDoubt = inDoubt || report.InDoubt || peer.OutcomeOf(err) == peer.Unknown
+		return err
+	}
+	all := slices.Sorted(maps.Keys(c.renewed))
+	if len(all) > most.items { // otherwise the first round does it
+		for ids := range slices.Chunk(all, most.items) {
+			if err := push(peer.Message{Deletions: ids}); err != nil {
+				return inDoubt, err
+			}
+		}
+	}
+	for ids := range slices.Chunk(all, most.items) {
+		for round := 1; ; round++ {
+			err := push(peer.Message{Deletions: ids, Restores: ids})
+			skipped := peer.ClassOf(err) == peer.ClassSkipped
+			if err != nil && !skipped {
+				return inDoubt, err
+			}
+			if err := push(peer.Message{Deletions: ids}); err != nil {
+				return inDoubt, err
+			}
+			if !skipped || round == clearRounds {
+				break
+			}
+		}
+	}
+	return inDoubt, nil
 }
 
 func (s subject) String() string { return strings.TrimSpace(string(s.Kind) + " " + s.Key) }

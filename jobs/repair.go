@@ -64,7 +64,6 @@ type repair struct {
 	hold   hold
 	rows   []repairRow
 	state  *current
-	pushes shipment
 	owners map[int64]subject
 }
 
@@ -154,7 +153,6 @@ func (r *repair) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("repair %s: %w", r.at, err)
 	}
-	r.pushes, r.owners = packCurrent(r.state, r.cfg.SenderID, r.cfg.limits)
 	return nil
 }
 
@@ -166,7 +164,9 @@ func (r *repair) push(ctx context.Context) delivery {
 		defer cancel()
 		return r.cfg.RetryPush.Push(ctx, peerID, req)
 	})
-	return r.pushes.send(ctx, pushes, r.at.Peer, isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget)})
+	d, owners := r.state.bring(ctx, pushes, r.at.Peer, isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget)}, r.cfg.SenderID, r.cfg.limits)
+	r.owners = owners
+	return d
 }
 
 // record writes down what came of it and gives the lane back.
