@@ -31,6 +31,7 @@ func (w *fanOutWorker) NextRetry(*river.Job[FanOutArgs]) time.Time {
 
 // Work pushes the batches of one fan-out to all peers and records what became of it, in the transaction that completes the job.
 func (w *fanOutWorker) Work(ctx context.Context, job *river.Job[FanOutArgs]) error {
+	fault.Hit(fault.FanOutTaken)
 	token := job.Args.FanOut
 	need := (w.cfg.longestAck() + w.cfg.Lease) / 2
 	rows, fresh, err := w.store.loadFanOut(ctx, token, need)
@@ -44,6 +45,7 @@ func (w *fanOutWorker) Work(ctx context.Context, job *river.Job[FanOutArgs]) err
 		if token, err = w.store.reclaimNow(ctx, token, sent, w.cfg.Peers); err != nil || token == 0 {
 			return err
 		}
+		fault.Hit(fault.FanOutReclaimed)
 		if rows, _, err = w.store.loadFanOut(ctx, token, 0); err != nil {
 			return err
 		}

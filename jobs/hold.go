@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 
+	"quorumbox/internal/fault"
 	"quorumbox/outbox"
 )
 
@@ -126,6 +127,7 @@ func (s *store) keepLease(ctx context.Context, token int64, upTo []advance) (lea
 				giveUp(err)
 				return
 			}
+			fault.Hit(fault.LeaseRenewed)
 		}
 	})
 	return leased, func() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"quorumbox/internal/fault"
 	"quorumbox/outbox"
 )
 
@@ -327,7 +328,11 @@ func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease time.D
 		if err != nil {
 			return err
 		}
-		return scanLags(rows, func(l lag) { lanes = append(lanes, l) })
+		if err := scanLags(rows, func(l lag) { lanes = append(lanes, l) }); err != nil {
+			return err
+		}
+		fault.Hit(fault.RetryClaiming)
+		return nil
 	})
 	if err != nil {
 		return nil, 0, nil, fmt.Errorf("claim lagging lanes of %s: %w", args, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"quorumbox/internal/fault"
 	"quorumbox/quorum"
 )
 
@@ -120,7 +121,11 @@ func (f *fanOut) noteBehind(ctx context.Context, list []behind) error {
 		return nil
 	}
 	slices.SortFunc(list, func(a, b behind) int { return a.compare(b.peerLane) })
-	return f.record(ctx, nil, func(tx pgx.Tx) ([]PeerRetryArgs, error) { return recordBehind(ctx, tx, list) })
+	if err := f.record(ctx, nil, func(tx pgx.Tx) ([]PeerRetryArgs, error) { return recordBehind(ctx, tx, list) }); err != nil {
+		return err
+	}
+	fault.Hit(fault.FanOutNoted)
+	return nil
 }
 
 // pickUp leases the lagging lanes that this fan-out can bring up to date.
@@ -137,7 +142,9 @@ func (f *fanOut) pickUp(ctx context.Context, rows fanOutRows) (map[peerLane]lag,
 	if len(want) == 0 {
 		return nil, nil
 	}
-	return f.store.pickUp(ctx, f.token, want)
+	got, err := f.store.pickUp(ctx, f.token, want)
+	fault.Hit(fault.FanOutPickedUp)
+	return got, err
 }
 
 func (f *fanOut) stand(p string, b batch, rows fanOutRows, got map[peerLane]lag) stand {
@@ -235,6 +242,7 @@ func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
 		l.results = append(l.results, r)
 	}
 	l.answered.Store(true)
+	fault.Hit(fault.FanOutPushed)
 	if len(l.waits) > 0 {
 		f.wait(ctx, l)
 	}

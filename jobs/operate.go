@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"quorumbox/internal/fault"
 	"quorumbox/internal/peer"
 )
 
@@ -74,18 +75,22 @@ func ListRefusals(ctx context.Context, db Database, f RefusalFilter, limit int) 
 // RetryRefusals lets the chosen refused entries be tried again now: the sweeper gives them jobs within a second or so, some at a time. It returns
 // how many they are.
 func RetryRefusals(ctx context.Context, db Database, f RefusalFilter) (int64, error) {
+	fault.Hit(fault.OperateChosen)
 	tag, err := db.Exec(ctx, `update refusals r set next_at = now() where `+chosenRefusals, f.args()...)
 	if err != nil {
 		return 0, fmt.Errorf("retry refusals: %w", err)
 	}
+	fault.Hit(fault.OperateRecorded)
 	return tag.RowsAffected(), nil
 }
 
 // DropRefusals gives the chosen refused entries up: their peers never get them. It returns how many they were.
 func DropRefusals(ctx context.Context, db Database, f RefusalFilter) (int64, error) {
+	fault.Hit(fault.OperateChosen)
 	tag, err := db.Exec(ctx, `delete from refusals r where `+chosenRefusals, f.args()...)
 	if err != nil {
 		return 0, fmt.Errorf("drop refusals: %w", err)
 	}
+	fault.Hit(fault.OperateRecorded)
 	return tag.RowsAffected(), nil
 }

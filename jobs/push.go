@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"quorumbox/internal/fault"
 	"quorumbox/internal/peer"
 	"quorumbox/outbox"
 	"quorumbox/quorum"
@@ -154,7 +155,10 @@ type isolation struct {
 // refused is cut in halves until it is known which of them the peer refuses; the others are pushed without them.
 func (s shipment) send(ctx context.Context, to Pusher, peerID string, how isolation) delivery {
 	d := delivery{shipment: s, peer: peerID, how: how}
-	for _, l := range s.pushes {
+	for i, l := range s.pushes {
+		if i > 0 {
+			fault.Hit(fault.ShipmentPart)
+		}
 		if d.err = d.push(ctx, to, l); d.err != nil {
 			return d
 		}
@@ -182,6 +186,7 @@ func (d *delivery) push(ctx context.Context, to Pusher, l load) error {
 		}
 		half := len(l.items) / 2
 		for _, items := range [][]item{l.items[:half], l.items[half:]} {
+			fault.Hit(fault.ShipmentHalved)
 			if err := d.push(ctx, d.how.parts, load{items, request(items, d.shipment.senderID)}); err != nil {
 				return err
 			}

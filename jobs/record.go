@@ -98,10 +98,12 @@ func (f *fanOut) record(ctx context.Context, job *river.Job[FanOutArgs], do func
 		if err := insertRetries(ctx, river.ClientFromContext[pgx.Tx](ctx), tx, retries); err != nil {
 			return err
 		}
+		fault.Hit(fault.FanOutRecording)
 		if job == nil {
 			return nil
 		}
 		_, err = river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, job)
+		fault.Hit(fault.FanOutCompleting)
 		return err
 	})
 	if err != nil {

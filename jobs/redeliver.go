@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 
+	"quorumbox/internal/fault"
 	"quorumbox/internal/peer"
 	"quorumbox/outbox"
 )
@@ -39,10 +40,12 @@ func (w *redeliverWorker) Work(ctx context.Context, job *river.Job[RedeliverArgs
 	if ok, err := r.claim(ctx); err != nil || !ok {
 		return err
 	}
+	fault.Hit(fault.RedeliverClaimed)
 	if err := r.store.awaitHead(ctx, &r.hold); err != nil {
 		return err
 	}
 	d := r.push(ctx)
+	fault.Hit(fault.RedeliverPushed)
 	// What the peer did is written down also if the worker is told to stop meanwhile.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -97,6 +100,7 @@ func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
 		if r.entries, err = remaining(ctx, tx, r.args.Entry); err != nil || len(r.entries) == 0 {
 			return err
 		}
+		fault.Hit(fault.RedeliverClaiming)
 		return r.note(ctx, tx)
 	})
 	if err != nil {
@@ -141,6 +145,7 @@ func (r *redelivery) record(ctx context.Context, d delivery) error {
 		if err := r.forget(ctx, tx, d); err != nil {
 			return err
 		}
+		fault.Hit(fault.RedeliverRecording)
 		switch {
 		case d.err != nil:
 			return r.postpone(ctx, tx, max(r.cfg.Redeliver.Initial, r.cfg.Retry.retryDelay(1, d.err)))
@@ -161,6 +166,7 @@ func (r *redelivery) record(ctx context.Context, d delivery) error {
 	if err != nil {
 		return fmt.Errorf("redeliver %s: %w", r.args, err)
 	}
+	fault.Hit(fault.RedeliverRecorded)
 	r.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "refused entry was tried again", slog.String("peer", r.args.Peer), slog.Int64("entry", r.args.Entry),
 		slog.Bool("superseded", len(r.entries) == 0), slog.Bool("delivered", d.err == nil && len(d.refused) == 0 && len(r.entries) > 0))
 	return nil

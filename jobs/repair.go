@@ -114,6 +114,7 @@ func (r *repair) claim(ctx context.Context) (ok bool, err error) {
 			ok = false
 			return r.store.giveBack(ctx, tx, r.hold, 0)
 		}
+		fault.Hit(fault.RepairClaiming)
 		return err
 	})
 	if err != nil {
@@ -188,6 +189,7 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 		if err := r.store.giveBack(ctx, tx, r.hold, delay); err != nil {
 			return err
 		}
+		fault.Hit(fault.RepairRecording)
 		again, err := r.state.changedSince(ctx, tx)
 		if err != nil {
 			return err

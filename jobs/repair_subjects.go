@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"quorumbox/internal/fault"
 )
 
 // which says which subjects of entries are repaired.
@@ -94,6 +96,9 @@ func (s *Sweeper) sweepDoubts(ctx context.Context, tx pgx.Tx) error {
 		if err != nil {
 			return err
 		}
+		if n > 0 {
+			fault.Hit(fault.SweepDoubts)
+		}
 		s.cfg.Metrics.Repairs(p, int(n))
 	}
 	rows, err := tx.Query(ctx, `
@@ -121,6 +126,7 @@ func (s *Sweeper) sweepDoubts(ctx context.Context, tx pgx.Tx) error {
 		if _, err := s.client.InsertTx(ctx, tx, args, nil); err != nil {
 			return fmt.Errorf("insert repair: %w", err)
 		}
+		fault.Hit(fault.SweepRepair)
 	}
 	return nil
 }

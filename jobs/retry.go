@@ -137,6 +137,7 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		if err != nil {
 			return 0, err
 		}
+		fault.Hit(fault.RetryClaimedMore)
 		r.lanes = append(r.lanes, more...)
 		switch {
 		case len(r.lanes) == 0:
@@ -183,6 +184,7 @@ func (r *retry) push(ctx context.Context, batches []batch, until time.Time) (del
 	if err := r.store.announce(ctx, r.token, upTo, retryLease); err != nil {
 		return delivery{}, &renewError{err}
 	}
+	fault.Hit(fault.RetryAnnounced)
 	jobCtx := ctx
 	ctx, stop := r.store.keepLease(ctx, r.token, upTo)
 	defer stop()
@@ -273,6 +275,7 @@ func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64,
 		if still, err = recordAdvances(ctx, tx, r.token, list); err != nil {
 			return err
 		}
+		fault.Hit(fault.RetryRecording)
 		return r.cfg.recordRefusals(ctx, tx, r.peer, refused)
 	})
 	if err != nil {
@@ -305,6 +308,7 @@ func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64,
 // failed gives the lanes back until the peer is tried again. What is known of the shipment although it failed is recorded first: the batches that a
 // quota let pass, and the refused entries that were found before there was no time left to find the others.
 func (r *retry) failed(ctx context.Context, d delivery) (time.Duration, error) {
+	fault.Hit(fault.RetryFailed)
 	if err := r.doubt(ctx, d); err != nil {
 		return 0, err
 	}
@@ -344,6 +348,7 @@ func (r *retry) giveBack(ctx context.Context, class string, delay time.Duration,
 		if _, err := recordReleases(ctx, tx, r.token, list); err != nil {
 			return err
 		}
+		fault.Hit(fault.RetryReleasing)
 		if class == "" {
 			return nil
 		}
@@ -352,6 +357,7 @@ func (r *retry) giveBack(ctx context.Context, class string, delay time.Duration,
 	if err != nil {
 		return fmt.Errorf("retry of %s: %w", r.peer, err)
 	}
+	fault.Hit(fault.RetryReleased)
 	return nil
 }
 

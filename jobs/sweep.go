@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
+
+	"quorumbox/internal/fault"
 )
 
 const (
@@ -87,6 +89,7 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 		s.cfg.Metrics.Takeover("peer_retry")
 	}
 	if fanOuts > 0 || len(retries) > 0 {
+		fault.Hit(fault.SweepRecorded)
 		s.cfg.Logger.InfoContext(ctx, "work taken over", slog.Int("fan_outs", fanOuts), slog.Int("retries", len(retries)))
 	}
 	return nil
@@ -124,6 +127,7 @@ func (s *Sweeper) sweepFanOuts(ctx context.Context, tx pgx.Tx) (int, error) {
 		if _, err := s.client.InsertTx(ctx, tx, FanOutArgs{FanOut: token}, nil); err != nil {
 			return 0, fmt.Errorf("insert fan-out: %w", err)
 		}
+		fault.Hit(fault.SweepFanOut)
 	}
 	return len(expired), nil
 }
@@ -163,9 +167,10 @@ func (s *Sweeper) sweepLagging(ctx context.Context, tx pgx.Tx) ([]PeerRetryArgs,
 		return nil, fmt.Errorf("find orphaned lanes: %w", err)
 	}
 	retries, err := collectRetries(rows)
-	if err != nil {
+	if err != nil || len(retries) == 0 {
 		return nil, err
 	}
+	fault.Hit(fault.SweepLagging)
 	return retries, insertRetries(ctx, s.client, tx, retries)
 }
 
@@ -204,6 +209,7 @@ func (s *Sweeper) sweepRefusals(ctx context.Context, tx pgx.Tx) error {
 		if _, err := s.client.InsertTx(ctx, tx, args, nil); err != nil {
 			return fmt.Errorf("insert redelivery: %w", err)
 		}
+		fault.Hit(fault.SweepRefusal)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"quorumbox/internal/fault"
 	"quorumbox/internal/peer"
 )
 
@@ -76,6 +77,7 @@ func (f *fanOut) takeOver(ctx context.Context, p string, lane legLane) (result l
 	if err != nil || len(got) == 0 {
 		return result, false
 	}
+	fault.Hit(fault.WaitTaken)
 	if got[at].Cursor >= b.Number {
 		return legResult{legLane: lane, ours: true}, true
 	}
@@ -101,14 +103,17 @@ func (f *fanOut) bring(ctx context.Context, p string, rows map[peerLane]lag, fir
 		if err != nil || len(got) == 0 {
 			continue // somebody else was quicker, or the lane itself waits for another one
 		}
+		fault.Hit(fault.BringTaken)
 		d, err := f.pushFrom(ctx, p, ref.Lane, got[at].Cursor, upTo)
 		if err != nil {
 			d.err = err
 		}
+		fault.Hit(fault.BringPushed)
 		if err := f.recordBrought(ctx, at, got[at].Cursor, upTo, d); err != nil {
 			f.cfg.Logger.WarnContext(ctx, "what a lane waits for was pushed and not recorded",
 				slog.String("peer", p), slog.Int("lane", int(ref.Lane)), slog.String("error", err.Error()))
 		}
+		fault.Hit(fault.BringRecorded)
 	}
 }
 

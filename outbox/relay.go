@@ -247,6 +247,7 @@ func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate)
 		if taken != int64(len(c.entries)) {
 			return fmt.Errorf("make batches: %d of %d entries were taken by somebody else", int64(len(c.entries))-taken, len(c.entries))
 		}
+		fault.Hit(fault.RelayMade)
 		return r.enqueuer.EnqueueFanOut(ctx, tx, fanOut)
 	})
 	if err != nil {
