@@ -62,7 +62,7 @@ applied), /_ref/counters, and /_ref/faults (GET, PUT, DELETE).
 * stands for one segment of a namespace, ** for all that follow. Without the
 file any peer may push, and sync/since gives nothing away.
 
-A fault is a JSON object. Its mode is down, slow, zombie, hang, status,
+A fault is a JSON object. Its mode is down, slow, zombie, reorder, hang, status,
 lose_answer, skipped, refuse_id, unsupported, drift, ids, extra, truncated, gzip,
 dry_run, garbage or quota; id, list, above_bytes and above_items say which
 pushes it meets, count and probability how often.`,

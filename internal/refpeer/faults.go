@@ -23,6 +23,9 @@ const (
 	// ModeZombie waits for Delay, then applies the push even if its client has
 	// given up: what a loaded server does to a request it had read already.
 	ModeZombie Mode = "zombie"
+	// ModeReorder waits until another push was applied, for Delay at most, then
+	// applies the push even if its client has given up: pushes overtake it.
+	ModeReorder Mode = "reorder"
 	// ModeHang answers nothing until the client gives up, or 504 after 60 s.
 	ModeHang Mode = "hang"
 	// ModeStatus answers Status with Error (such as a tag of 401 or 403), with
@@ -76,7 +79,7 @@ const maxFaultDelay = 10 * time.Minute
 // push is read whole before conditions are looked at.
 type Fault struct {
 	Mode        Mode
-	Delay       time.Duration // ModeSlow, ModeZombie; at most 10 min
+	Delay       time.Duration // ModeSlow, ModeZombie, ModeReorder; at most 10 min
 	Status      int           // ModeStatus: 300..599
 	RetryAfter  string        // ModeStatus: the header's value; empty: no header
 	Location    string        // ModeStatus: the header's value; empty: no header
@@ -202,7 +205,7 @@ func (f *Fault) complete() error {
 		}
 	}
 	switch f.Mode {
-	case ModeSlow, ModeZombie:
+	case ModeSlow, ModeZombie, ModeReorder:
 		if f.Delay <= 0 || f.Delay > maxFaultDelay {
 			return fmt.Errorf("fault %s needs a delay above 0 and up to %s", f.Mode, maxFaultDelay)
 		}
@@ -227,7 +230,7 @@ func (f *Fault) complete() error {
 		}
 	case ModeDown, ModeHang, ModeLoseAnswer, ModeDrift, ModeIDs, ModeExtra, ModeTruncated, ModeGzip, ModeDryRun, ModeGarbage:
 	default:
-		return fmt.Errorf("unknown fault mode %q: use down, slow, zombie, hang, status, lose_answer, skipped, refuse_id, "+
+		return fmt.Errorf("unknown fault mode %q: use down, slow, zombie, reorder, hang, status, lose_answer, skipped, refuse_id, "+
 			"unsupported, drift, ids, extra, truncated, gzip, dry_run, garbage or quota", f.Mode)
 	}
 	return f.checkConditions()

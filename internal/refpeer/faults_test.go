@@ -220,6 +220,8 @@ func TestWaitingFaults(t *testing.T) {
 		{"slow", refpeer.Fault{Mode: refpeer.ModeSlow, Delay: time.Minute}, 0, time.Minute, 200, 1},
 		{"slow, client gives up", refpeer.Fault{Mode: refpeer.ModeSlow, Delay: time.Minute}, time.Second, time.Second, 0, 0},
 		{"zombie, client gives up", refpeer.Fault{Mode: refpeer.ModeZombie, Delay: time.Minute}, time.Second, time.Minute, 200, 1},
+		{"reorder, alone", refpeer.Fault{Mode: refpeer.ModeReorder, Delay: time.Minute}, 0, time.Minute, 200, 1},
+		{"reorder, client gives up", refpeer.Fault{Mode: refpeer.ModeReorder, Delay: time.Minute}, time.Second, time.Minute, 200, 1},
 		{"hang, client gives up", refpeer.Fault{Mode: refpeer.ModeHang}, time.Second, time.Second, 0, 0},
 		{"hang, patient client", refpeer.Fault{Mode: refpeer.ModeHang}, 0, time.Minute, 504, 0},
 	} {
@@ -250,6 +252,34 @@ func TestWaitingFaults(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestReorder wants a push to be overtaken by the next one.
+func TestReorder(t *testing.T) {
+	t.Parallel()
+	peer := openPeer(t, refpeer.Config{Faults: refpeer.Faults{{Mode: refpeer.ModeReorder, Delay: 10 * time.Minute, Count: 1}}})
+	done := make(chan answer, 1)
+	go func() {
+		done <- serve(peer.Handler(), pushRequest(t.Context(), pushBody(t, []string{memoryJSON(t, fields{"id": "first", "title": "1"})})))
+	}()
+	eventually(t, "a push in flight", func() bool { return peer.Counters().ConcurrentPushes == 1 })
+	n := 0
+	eventually(t, "the push is overtaken", func() bool {
+		n++
+		if a := send(t, peer, pushBody(t, []string{memoryJSON(t, fields{"id": "second", "title": "2"})})); a.status != http.StatusOK {
+			t.Errorf("push %d: got %d, want 200", n, a.status)
+		}
+		return peer.Counters().ConcurrentPushes == 0
+	})
+	if first := <-done; first.status != http.StatusOK {
+		t.Errorf("got %d, want it applied", first.status)
+	}
+	if got := len(rows(t, peer)); got != 2 {
+		t.Errorf("got %d rows, want 2", got)
+	}
+	if got := peer.Counters().Faults[refpeer.ModeReorder]; got != 1 {
+		t.Errorf("counter: got %d, want 1", got)
 	}
 }
 

@@ -189,6 +189,7 @@ func (p *Peer) applyPush(at *attempt) reply {
 		return p.internalError(at.r.Context(), err)
 	}
 	p.counters.add(in, out.results)
+	p.turns.taken()
 	switch {
 	case at.fault.Mode == ModeLoseAnswer:
 		return reply{}
@@ -211,6 +212,10 @@ func (p *Peer) faultBefore(w http.ResponseWriter, r *http.Request, fault boxed) 
 		}
 	case ModeZombie:
 		if !p.wait(nil, w, fault.Delay) {
+			return reply{}, true
+		}
+	case ModeReorder:
+		if !p.letPass(w, fault.Delay) {
 			return reply{}, true
 		}
 	case ModeHang:
@@ -244,13 +249,8 @@ func (p *Peer) faultBefore(w http.ResponseWriter, r *http.Request, fault boxed) 
 }
 
 // wait lets d pass; false means that gone was closed or the peer ended before.
-// It moves the connection's deadlines: the one for reading would end the
-// request's context, and after the one for writing there could be no answer.
 func (p *Peer) wait(gone <-chan struct{}, w http.ResponseWriter, d time.Duration) bool {
-	control := http.NewResponseController(w)
-	// Not every writer has deadlines; without them nothing is cut.
-	_ = control.SetReadDeadline(time.Now().Add(d + readTimeout))
-	_ = control.SetWriteDeadline(time.Now().Add(d + writeTimeout))
+	p.moveDeadlines(w, d)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -261,6 +261,16 @@ func (p *Peer) wait(gone <-chan struct{}, w http.ResponseWriter, d time.Duration
 	case <-p.closing:
 		return false
 	}
+}
+
+// moveDeadlines moves those of the connection by a wait: the one for reading
+// would end the request's context, and after the one for writing there could be
+// no answer.
+func (p *Peer) moveDeadlines(w http.ResponseWriter, wait time.Duration) {
+	control := http.NewResponseController(w)
+	// Not every writer has deadlines; without them nothing is cut.
+	_ = control.SetReadDeadline(time.Now().Add(wait + readTimeout))
+	_ = control.SetWriteDeadline(time.Now().Add(wait + writeTimeout))
 }
 
 // internalError logs err and is the answer 500. The error is not shown: it may

@@ -35,6 +35,7 @@ type Peer struct {
 	trust    trust
 	apiKey   *apiKey
 	faults   faultBox
+	turns    turns
 	counters counters
 	accepts  atomic.Int64
 	handler  http.Handler
