@@ -12,7 +12,8 @@ import (
 
 // RegisterPeers makes the configured peers known, by their ids. A peer that is new starts with what is written from now on. One that is not
 // configured any more becomes absent: where it stands is written down, so that it gets what it missed if it is configured again. All workers of
-// a fleet should have the same peers; while they differ, those that are not common to all lag.
+// a fleet should have the same peers; while they differ, those that are not common to all lag. A peer that is lost (its backlog passed a limit while
+// it was absent, and nothing is kept for it any more) stays lost: it needs a snapshot before it is in step again.
 func RegisterPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) error {
 	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		// With the lanes locked no batch is dispatched between the look at their heads and the commit.
@@ -35,7 +36,7 @@ func RegisterPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) erro
 			with gone as (
 				update peers
 				set state = 'absent'
-				where id <> all ($1::text[]) and state <> 'absent'
+				where id <> all ($1::text[]) and state not in ('absent', 'lost')
 				returning id
 			)
 			insert into lagging (peer, lane, cursor, pushed_to)

@@ -105,6 +105,10 @@ const (
 	RepairRecording Point = "repair_recording"
 	// RepairRecorded: what came of a repair is recorded, the job is not done.
 	RepairRecorded Point = "repair_recorded"
+	// PruneChosen: old batches and entries are deleted, the transaction is not committed.
+	PruneChosen Point = "prune_chosen"
+	// PruneCommitted: they are gone.
+	PruneCommitted Point = "prune_committed"
 )
 
 // Points returns every point in order.
@@ -117,5 +121,6 @@ func Points() []Point {
 		RedeliverPushed, RedeliverRecording, RedeliverRecorded, SweepFanOut, SweepLagging, SweepRefusal, SweepRecorded, OperateChosen,
 		OperateRecorded,
 		RepairClaiming, RepairClaimed, RepairPushed, RepairRecording, RepairRecorded, SweepDoubts, SweepRepair,
+		PruneChosen, PruneCommitted,
 	}
 }
