@@ -58,7 +58,7 @@ database. On SIGINT or SIGTERM a worker takes no more jobs, lets those that run 
 	}
 }
 
-// worker is one member of the fleet: relay, sweeper and River client.
+// worker is one member of the fleet: relay, sweeper, pruner and River client.
 type worker struct {
 	cfg     config.Config
 	logger  *slog.Logger
@@ -67,6 +67,7 @@ type worker struct {
 	client  *river.Client[pgx.Tx]
 	relay   *outbox.Relay
 	sweeper *jobs.Sweeper
+	pruner  *jobs.Pruner
 	pages   *admin.Server // nil: none
 }
 
@@ -132,6 +133,13 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		Logger:   logger,
 	})
 	w.sweeper = jobs.NewSweeper(pool, w.client, jobsConfig)
+	w.pruner = jobs.NewPruner(pool, jobs.PruneConfig{
+		History:        cfg.Retention.History,
+		Tombstones:     cfg.Retention.Tombstones,
+		BacklogEntries: int64(cfg.Retention.BacklogEntries),
+		BacklogAge:     cfg.Retention.BacklogAge,
+		Logger:         logger,
+	})
 	if cfg.Admin.Listen != "" {
 		if w.pages, err = admin.New(admin.Config{
 			Pool: pool, Client: w.client, Logger: logger, Listen: cfg.Admin.Listen, Registry: counts.Registry(),
@@ -205,6 +213,7 @@ func (w *worker) run(ctx context.Context) error {
 	var loops errgroup.Group
 	loops.Go(func() error { return w.relay.Run(ctx) })
 	loops.Go(func() error { return w.sweeper.Run(ctx) })
+	loops.Go(func() error { return w.pruner.Run(ctx) })
 	if w.pages != nil {
 		loops.Go(func() error { w.servePages(ctx); return nil })
 	}

@@ -49,6 +49,8 @@ type Config struct {
 	Relay Relay `koanf:"relay"`
 	// Jobs is what River is told.
 	Jobs Jobs `koanf:"jobs"`
+	// Retention says how much of the past is kept.
+	Retention Retention `koanf:"retention"`
 	// Admin is the operator's listener.
 	Admin Admin `koanf:"admin"`
 	// Log says what is logged, and how.
@@ -143,6 +145,19 @@ type Jobs struct {
 	SoftStop time.Duration `koanf:"soft_stop" doc:"how long running jobs may go on after a signal to stop, 0s to 5m"`
 }
 
+// Retention says how much of the past is kept.
+type Retention struct {
+	// History is how long a batch is kept after its verdict once every peer has it. 1s to 720h, and at least Retry.Zombie: what a late push may have
+	// set back is found in it.
+	History time.Duration `koanf:"history" doc:"how long entries are kept after their verdict once every peer has them, from retry.zombie to 720h; an Await of older ones says that they are unknown"`
+	// BacklogEntries is the most dispatched entries that are kept for a lagging peer. 1000 to 1,000,000,000.
+	BacklogEntries int `koanf:"backlog_entries" doc:"most dispatched entries that are kept for a peer that misses them, 1000 to 1000000000; a peer past it needs a snapshot"`
+	// BacklogAge is how long a dispatched entry is kept for a lagging peer. 1m to 8760h.
+	BacklogAge time.Duration `koanf:"backlog_age" doc:"how long a dispatched entry is kept for a peer that misses it, 1m to 8760h; a peer past it needs a snapshot"`
+	// Tombstones is how long it is remembered that a memory was deleted. 1h to 8760h.
+	Tombstones time.Duration `koanf:"tombstones" doc:"how long it is remembered that a memory was deleted, 1h to 8760h: what a repeated delete answers with, and what tells a deleted memory from one that was never here"`
+}
+
 // Admin is the operator's listener: status, metrics and River UI.
 type Admin struct {
 	// Listen is a loopback host and port. Empty: no listener.
@@ -198,8 +213,9 @@ func Default() Config {
 			CompletedRetention: 10 * time.Minute,
 			SoftStop:           10 * time.Second,
 		},
-		Admin: Admin{Listen: "127.0.0.1:9080"},
-		Log:   Log{Level: slog.LevelInfo, Format: LogJSON},
+		Retention: Retention{History: time.Hour, BacklogEntries: 5_000_000, BacklogAge: 72 * time.Hour, Tombstones: 720 * time.Hour},
+		Admin:     Admin{Listen: "127.0.0.1:9080"},
+		Log:       Log{Level: slog.LevelInfo, Format: LogJSON},
 	}
 }
 

@@ -32,6 +32,7 @@ func (c Config) Validate() error {
 	p.intRange("fan_out.max_bytes", c.FanOut.MaxBytes, 64<<10, 2<<20)
 	p.checkRetryAndRelay(c.Retry, c.Relay)
 	p.checkJobs(c.Jobs)
+	p.checkRetention(c.Retention, c.Retry)
 	p.add(checkListen(c.Admin.Listen))
 	if c.Log.Format != LogJSON && c.Log.Format != LogText {
 		p.addf("log.format is %s: want json or text", show(string(c.Log.Format)))
@@ -219,6 +220,18 @@ func (p *problems) checkJobs(jobs Jobs) {
 		p.addf("jobs.rescue_after is %s: want at least jobs.timeout (%s) plus %s, or clock skew makes River take live jobs for abandoned;"+
 			" raise it or lower jobs.timeout", durationText(jobs.RescueAfter), durationText(jobs.Timeout), durationText(RescueMargin))
 	}
+}
+
+func (p *problems) checkRetention(r Retention, retry Retry) {
+	const year = 8760 * time.Hour
+	p.durationRange("retention.history", r.History, time.Second, 720*time.Hour)
+	if r.History < retry.Zombie {
+		p.addf("retention.history is %s: want at least retry.zombie, which is %s: what a late push may have set back is found in the history",
+			durationText(r.History), durationText(retry.Zombie))
+	}
+	p.intRange("retention.backlog_entries", r.BacklogEntries, 1000, 1_000_000_000)
+	p.durationRange("retention.backlog_age", r.BacklogAge, time.Minute, year)
+	p.durationRange("retention.tombstones", r.Tombstones, time.Hour, year)
 }
 
 // checkListen accepts loopback addresses only: the pages have no login, and what they show is not for everybody.
