@@ -41,7 +41,11 @@ func full(t *testing.T) *prometheus.Registry {
 		if err := ctx.Err(); err != nil {
 			return status.Backlog{}, errors.New("the reading starts with an ended context")
 		}
-		return status.Backlog{Peers: []status.Peer{{ID: "a", State: "active"}}}, nil
+		b := status.Backlog{Peers: []status.Peer{{ID: "a", State: "active"}}}
+		for _, name := range status.Tables() {
+			b.Tables = append(b.Tables, status.Table{Name: name})
+		}
+		return b, nil
 	}
 	m.Registry().MustRegister(backlog.New(read, testLogger(t)))
 	return m.Registry()

@@ -53,7 +53,7 @@ type Report struct {
 // Peer is where one peer stands. A peer in step has the state's fields and zeros.
 type Peer struct {
 	ID     string `json:"id"`
-	State  string `json:"state"`  // active, paused or absent
+	State  string `json:"state"`  // active, paused, absent or lost
 	Paused bool   `json:"paused"` // an operator has paused the peer's River queue: it is not caught up
 	InStep bool   `json:"in_step"`
 

@@ -31,8 +31,8 @@ const (
 	Fresh = 5 * time.Second
 )
 
-// absent is the state of a peer that is not configured any more.
-const absent = "absent"
+// gone reports whether a peer in this state is not configured any more.
+func gone(state string) bool { return state == "absent" || state == "lost" }
 
 // Read returns what waits.
 type Read func(ctx context.Context) (status.Backlog, error)
@@ -65,6 +65,8 @@ type Collector struct {
 	lag, oldest, lanes      *prometheus.Desc // peer
 	refusals                *prometheus.Desc // peer, class
 	undispatched, undecided *prometheus.Desc
+	live, dead              *prometheus.Desc // table
+	oldestXmin              *prometheus.Desc
 	failed                  *prometheus.Desc
 }
 
@@ -90,6 +92,10 @@ func New(read Read, logger *slog.Logger) *Collector {
 		refusals:     desc("quorumbox_refusals", "Entries that the peer refuses for good now; at least, from 100000.", "peer", "class"),
 		undispatched: desc("quorumbox_undispatched_entries", "Entries that no batch names yet; at least, from 100000."),
 		undecided:    desc("quorumbox_batches_undecided", "Batches that are dispatched and have no verdict."),
+		live:         desc("quorumbox_table_live_rows", "Rows of the table, as the server estimates.", "table"),
+		dead:         desc("quorumbox_table_dead_rows", "Deleted or replaced rows of the table that are not cleaned yet, as the server estimates.", "table"),
+		oldestXmin: desc("quorumbox_oldest_xmin_seconds",
+			"Age of the oldest transaction that keeps deleted rows from being cleaned, 0 if none."),
 		failed: desc("quorumbox_scrape_errors_total",
 			"Readings of the database for metrics that failed. The gauges are missing meanwhile."),
 	}
@@ -97,7 +103,9 @@ func New(read Read, logger *slog.Logger) *Collector {
 
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.lag, c.oldest, c.lanes, c.refusals, c.undispatched, c.undecided, c.failed} {
+	for _, d := range []*prometheus.Desc{
+		c.lag, c.oldest, c.lanes, c.refusals, c.undispatched, c.undecided, c.live, c.dead, c.oldestXmin, c.failed,
+	} {
 		ch <- d
 	}
 }
@@ -130,16 +138,21 @@ func (c *Collector) reading() *reading {
 	return c.latest.Load()
 }
 
-// show leaves absent peers out: nobody is to catch them up.
+// show leaves out the peers that are not configured: nobody is to catch them up.
 func (c *Collector) show(ch chan<- prometheus.Metric, b status.Backlog) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- metric(d, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(c.undispatched, float64(b.Undispatched.Entries))
 	gauge(c.undecided, float64(b.Undecided.Batches))
+	gauge(c.oldestXmin, float64(b.OldestXmin))
+	for _, t := range b.Tables {
+		gauge(c.live, float64(t.Live), t.Name)
+		gauge(c.dead, float64(t.Dead), t.Name)
+	}
 	refused := refusals(b.Refusals)
 	for _, p := range b.Peers {
-		if p.State == absent {
+		if gone(p.State) {
 			continue
 		}
 		gauge(c.lag, float64(p.EntriesLagging), p.ID)

@@ -44,6 +44,9 @@ const full = `
 # HELP quorumbox_batches_undecided Batches that are dispatched and have no verdict.
 # TYPE quorumbox_batches_undecided gauge
 quorumbox_batches_undecided 3
+# HELP quorumbox_oldest_xmin_seconds Age of the oldest transaction that keeps deleted rows from being cleaned, 0 if none.
+# TYPE quorumbox_oldest_xmin_seconds gauge
+quorumbox_oldest_xmin_seconds 61.25
 # HELP quorumbox_peer_lag_entries Dispatched entries that the peer misses.
 # TYPE quorumbox_peer_lag_entries gauge
 quorumbox_peer_lag_entries{peer="a"} 0
@@ -73,6 +76,14 @@ quorumbox_refusals{class="unsupported",peer="b"} 0
 # HELP quorumbox_scrape_errors_total Readings of the database for metrics that failed. The gauges are missing meanwhile.
 # TYPE quorumbox_scrape_errors_total counter
 quorumbox_scrape_errors_total 0
+# HELP quorumbox_table_dead_rows Deleted or replaced rows of the table that are not cleaned yet, as the server estimates.
+# TYPE quorumbox_table_dead_rows gauge
+quorumbox_table_dead_rows{table="batches"} 2
+quorumbox_table_dead_rows{table="outbox"} 0
+# HELP quorumbox_table_live_rows Rows of the table, as the server estimates.
+# TYPE quorumbox_table_live_rows gauge
+quorumbox_table_live_rows{table="batches"} 40
+quorumbox_table_live_rows{table="outbox"} 300
 # HELP quorumbox_undispatched_entries Entries that no batch names yet; at least, from 100000.
 # TYPE quorumbox_undispatched_entries gauge
 quorumbox_undispatched_entries 5
@@ -86,9 +97,12 @@ func TestCollect(t *testing.T) {
 				{ID: "a", State: "active", InStep: true},
 				{ID: "b", State: "paused", LanesLagging: 2, EntriesLagging: 1204, OldestAge: 34.5},
 				{ID: "gone", State: "absent", LanesLagging: 32, EntriesLagging: 9},
+				{ID: "lost", State: "lost"},
 			},
 			Undispatched: status.Undispatched{Entries: 5},
 			Undecided:    status.Undecided{Batches: 3, Entries: 8},
+			Tables:       []status.Table{{Name: "batches", Live: 40, Dead: 2}, {Name: "outbox", Live: 300}},
+			OldestXmin:   61.25,
 			Refusals: []status.Refusals{
 				{Peer: "a", Class: peer.ClassSkipped, Entries: 2},
 				{Peer: "a", Class: "of_a_later_release", Entries: 3},
