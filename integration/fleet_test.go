@@ -158,7 +158,7 @@ func (f *fleet) writeConfig(t *testing.T) {
 	}
 	fmt.Fprintf(&b, "database: {url_file: %s, max_conns: 12}\n", f.path("url"))
 	fmt.Fprintf(&b, "quorum: {writes: %s, ack_timeout: %s}\n", f.writes, f.ackTimeout)
-	fmt.Fprintf(&b, "retry: {initial: 100ms, max: 500ms, workers: %d}\n", f.retries)
+	fmt.Fprintf(&b, "retry: {initial: 100ms, max: 500ms, hold: 1s, workers: %d}\n", f.retries)
 	fmt.Fprintf(&b, "admin: {listen: %q}\nlog: {level: debug}\n%s\npeers:\n", f.admin, f.settings)
 	for _, p := range f.peers {
 		fmt.Fprintf(&b, "  - {id: %s, url: %s, allow: [127.0.0.0/8]}\n", p.id, p.url())

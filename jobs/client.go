@@ -44,6 +44,9 @@ type Config struct {
 	FanOutWorkers int // fan-outs at a time in this process. Defaults to 16
 	RetryWorkers  int // retries at a time and peer in this process. Defaults to 4
 
+	// CatchupRates bounds, by peer, how many entries a second the retries of this process push. A peer without one, or with 0, is not bounded.
+	CatchupRates map[string]int
+
 	JobTimeout         time.Duration // Defaults to 8s; must exceed AckTimeout and PushTimeout + RetryBudget
 	RescueAfter        time.Duration // Defaults to 30s; must exceed JobTimeout by River's margin and twice the clocks' skew
 	CompletedRetention time.Duration // Defaults to 10m
@@ -53,7 +56,8 @@ type Config struct {
 	Metrics *metrics.Metrics // nil counts nothing
 
 	limits  limits
-	partial *sometimes // says that peers miss what a quorum has
+	paces   map[string]*pace // by peer
+	partial *sometimes       // says that peers miss what a quorum has
 }
 
 // DefaultZombie is how long a push may still be applied after it was given up: the time until the kernel stops sending it (TCP_USER_TIMEOUT), the peer's own limit of 60 s
@@ -95,6 +99,12 @@ func (c Config) withDefaults() Config {
 	}
 	c.limits = limits{items: c.MaxItems, bytes: c.MaxBytes}
 	c.partial = newSometimes()
+	c.paces = map[string]*pace{}
+	for p, rate := range c.CatchupRates {
+		if rate > 0 {
+			c.paces[p] = newPace(rate)
+		}
+	}
 	return c
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"quorumbox/internal/fault"
+	"quorumbox/internal/peer"
 	"quorumbox/outbox"
 )
 
@@ -34,12 +35,17 @@ type lag struct {
 	Wait     time.Duration // until not_before or the end of the lease; 0 or less: now
 	Retry    int64         // 0 while a fan-out still waits for the answer
 	Failures int
-	Behind   int64 // entries that the peer misses, up to the lane's newest batch
-	AtHead   bool  // the peer has the newest batch, which is not decided yet; known to a retry only
+	Behind   int64      // entries that the peer misses, up to the lane's newest batch
+	Class    peer.Class // of the last failure, "" if there was none since the peer answered
+	Paused   bool       // an operator has paused the peer
+	AtHead   bool       // the peer has the newest batch, which is not decided yet; known to a retry only
 }
 
-// free reports whether the row may be leased.
-func (l lag) free() bool { return !l.Held && l.Wait <= 0 }
+// free reports whether the row may be leased by a retry.
+func (l lag) free() bool { return !l.Held && l.Wait <= 0 && !l.Paused }
+
+// ready reports whether the row may be leased by a fan-out, too: whether a peer that failed is back is found out by its retries.
+func (l lag) ready() bool { return l.free() && !ofPeer(l.Class) }
 
 const lagColumns = `
 	l.peer, l.lane, l.cursor, l.pushed_to,
@@ -47,11 +53,13 @@ const lagColumns = `
 	greatest(l.not_before, l.leased_until) - clock_timestamp(),
 	coalesce(l.retry, 0), l.failures,
 	coalesce((select b.position from batches b where b.lane = l.lane order by b.number desc limit 1), 0)
-		- coalesce((select b.position from batches b where b.lane = l.lane and b.number <= l.cursor order by b.number desc limit 1), 0)`
+		- coalesce((select b.position from batches b where b.lane = l.lane and b.number <= l.cursor order by b.number desc limit 1), 0),
+	l.last_class, ` + pausedPeer
 
 func scanLags(rows pgx.Rows, each func(lag)) error {
 	var l lag
-	_, err := pgx.ForEachRow(rows, []any{&l.Peer, &l.Lane, &l.Cursor, &l.PushedTo, &l.Held, &l.Wait, &l.Retry, &l.Failures, &l.Behind}, func() error {
+	into := []any{&l.Peer, &l.Lane, &l.Cursor, &l.PushedTo, &l.Held, &l.Wait, &l.Retry, &l.Failures, &l.Behind, &l.Class, &l.Paused}
+	_, err := pgx.ForEachRow(rows, into, func() error {
 		each(l)
 		return nil
 	})
@@ -59,7 +67,7 @@ func scanLags(rows pgx.Rows, each func(lag)) error {
 }
 
 // pickUp leases lagging lanes to a fan-out that will push them from their cursor up to its own batch, and returns those that it got. A lane with a batch that must
-// wait for another one, which the peer misses, is left alone.
+// wait for another one, which the peer misses, is left alone, and so are the lanes of a peer that is paused or failed.
 func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[peerLane]lag, error) {
 	peers, lanes, numbers := splitAdvances(want)
 	rows, err := s.pool.Query(ctx, `
@@ -68,13 +76,14 @@ func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[pe
 		from unnest($3::text[], $4::smallint[], $5::bigint[]) w (peer, lane, number)
 		where l.peer = w.peer and l.lane = w.lane
 		  and l.leased_until is null and l.not_before <= clock_timestamp()
+		  and l.last_class <> all ($6) and not `+pausedPeer+`
 		  and not exists (
 			select from batches b
 			cross join lateral unnest(b.after_lanes, b.after_numbers) first (lane, number)
 			join lagging x on x.peer = l.peer and x.lane = first.lane and x.cursor < first.number
 			where b.lane = l.lane and b.number > l.cursor
 		)
-		returning `+lagColumns, token, s.lease, peers, lanes, numbers)
+		returning `+lagColumns, token, s.lease, peers, lanes, numbers, peerClasses())
 	if err != nil {
 		return nil, fmt.Errorf("pick up lagging lanes: %w", err)
 	}
@@ -95,7 +104,8 @@ type behind struct {
 	Fails    int32         // 1 if a push failed, 0 if none was tried
 }
 
-// recordBehind writes down that peers miss batches; a peer that was known to lag keeps its row. It returns the retries to insert.
+// recordBehind writes down that peers miss batches; a peer that was known to lag keeps its row. A lane of a peer that is left alone is left alone with the
+// others. It returns the retries to insert.
 func recordBehind(ctx context.Context, tx pgx.Tx, list []behind) ([]PeerRetryArgs, error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -110,11 +120,17 @@ func recordBehind(ctx context.Context, tx pgx.Tx, list []behind) ([]PeerRetryArg
 	}
 	rows, err := tx.Query(ctx, `
 		insert into lagging (peer, lane, cursor, pushed_to, retry, not_before, failures, last_class)
-		select w.peer, w.lane, w.cursor, w.pushed_to, nextval('tokens'), clock_timestamp() + w.delay, w.fails, w.class
+		select w.peer, w.lane, w.cursor, w.pushed_to, nextval('tokens'), greatest(clock_timestamp() + w.delay, h.not_before),
+		       greatest(w.fails, h.failures), coalesce(nullif(w.class, ''), h.class, '')
 		from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::interval[], $7::int[])
 			w (peer, lane, cursor, pushed_to, class, delay, fails)
+		cross join lateral (
+			select max(x.not_before) as not_before, max(x.failures) as failures, max(x.last_class) as class
+			from lagging x
+			where x.peer = w.peer and x.last_class = any ($8)
+		) h
 		on conflict (peer, lane) do nothing
-		returning peer, lane, retry`, peers, lanes, cursors, pushed, classes, delays, fails)
+		returning peer, lane, retry`, peers, lanes, cursors, pushed, classes, delays, fails, peerClasses())
 	if err != nil {
 		return nil, fmt.Errorf("record lagging peers: %w", err)
 	}
@@ -228,7 +244,7 @@ func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance)
 // release is a held row that is given back.
 type release struct {
 	peerLane
-	Class string        // what stopped it; "" after success
+	Class string        // what stopped it; "" if nothing did, or nothing was tried
 	Delay time.Duration // before the next attempt
 	Fails int32         // 1 if a push failed, 0 after success
 }
@@ -257,7 +273,7 @@ func recordReleases(ctx context.Context, tx pgx.Tx, token int64, list []release)
 		), freed as (
 			update lagging l
 			set holder = null, leased_until = null, not_before = clock_timestamp() + w.delay, failures = l.failures + w.fails,
-			    last_class = w.class, retry = coalesce(l.retry, nextval('tokens'))
+			    last_class = coalesce(nullif(w.class, ''), l.last_class), retry = coalesce(l.retry, nextval('tokens'))
 			from w
 			join old using (peer, lane)
 			where l.peer = w.peer and l.lane = w.lane
@@ -289,10 +305,14 @@ func recordErrors(ctx context.Context, tx pgx.Tx, classes map[string]string) err
 	return nil
 }
 
-// claimLanes leases the lagging lane of a retry and, with it, every other lane of the peer that is free: they go in one push.
+// claimLanes leases the lagging lane of a retry and, with it, every other lane of the peer that is free: they go in one push. Of a peer that failed only
+// the retry's own lane is leased, to find out whether it is back, and the others are left alone for the time of probe.
 // own is the row of the retry itself, nil if it is out of date. Nothing is leased unless own is.
-func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease time.Duration) (own *lag, token int64, lanes []lag, err error) {
+func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease, probe time.Duration) (own *lag, token int64, lanes []lag, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := lockProbes(ctx, tx, args.Peer); err != nil {
+			return err
+		}
 		if _, err := s.expire(ctx, tx, []string{args.Peer}); err != nil {
 			return err
 		}
@@ -312,6 +332,11 @@ func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease time.D
 		}
 		if err := tx.QueryRow(ctx, `select nextval('tokens')`).Scan(&token); err != nil {
 			return err
+		}
+		if ofPeer(own.Class) {
+			if err := setBack(ctx, tx, args.Peer, setback{delay: probe}); err != nil {
+				return err
+			}
 		}
 		rows, err = tx.Query(ctx, `
 			with free as (

@@ -54,7 +54,7 @@ const (
 	busy           // it lags a little, and somebody else is pushing it, or it must have another lane's batch first
 	behindBy       // it lags, and its retry looks after it
 	soon           // it is in step, but must have another lane's batch first, which it is about to get
-	notYet         // the same, but that lane lags far
+	notYet         // the same, but that lane lags far; or the peer is left alone
 )
 
 // prepare decides who is sent what, leases the lagging lanes that are taken along, and encodes the pushes.
@@ -134,7 +134,7 @@ func (f *fanOut) pickUp(ctx context.Context, rows fanOutRows) (map[peerLane]lag,
 	for _, p := range f.cfg.Peers {
 		for _, b := range f.batches {
 			l, lagging := rows.Lagging[peerLane{p, b.Lane}]
-			if lagging && l.free() && l.Retry != 0 && l.Behind <= pickUpLimit && !misses(rows.Lagging, p, b.After) {
+			if lagging && l.ready() && !rows.LeftAlone[p] && l.Retry != 0 && l.Behind <= pickUpLimit && !misses(rows.Lagging, p, b.After) {
 				want = append(want, advance{peerLane: l.peerLane, Cursor: b.Number})
 			}
 		}
@@ -154,6 +154,10 @@ func (f *fanOut) stand(p string, b batch, rows fanOutRows, got map[peerLane]lag)
 	switch {
 	case taken:
 		return pickedUp
+	case lagging && rows.LeftAlone[p]:
+		return behindBy
+	case rows.LeftAlone[p]:
+		return notYet
 	case lagging && row.near() && comes(rows.Lagging, p, b.After):
 		return busy // if it was free, somebody else was quicker
 	case lagging:
@@ -167,7 +171,7 @@ func (f *fanOut) stand(p string, b batch, rows fanOutRows, got map[peerLane]lag)
 }
 
 // near reports whether a lagging lane can be brought up to date while a fan-out waits.
-func (l lag) near() bool { return (l.Held || l.free()) && l.Behind <= pickUpLimit }
+func (l lag) near() bool { return (l.Held || l.ready()) && l.Behind <= pickUpLimit }
 
 // comes reports whether all that the peer misses of what must come first is near.
 func comes(lagging map[peerLane]lag, p string, after []batchRef) bool {

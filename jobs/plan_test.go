@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -83,13 +84,23 @@ func TestScheduleDelay(t *testing.T) {
 	t.Parallel()
 	s := Schedule{} // 1s to 15s
 	for _, c := range []struct{ failures, low, high int }{
-		{0, 1000, 1000}, {1, 1000, 1000}, {2, 1000, 2000}, {3, 1000, 4000}, {4, 1000, 8000}, {5, 1000, 15000}, {1000000, 1000, 15000},
+		{0, 1000, 1000}, {1, 1000, 1000}, {2, 1000, 2000}, {3, 1000, 4000}, {4, 1000, 8000}, {5, 6000, 15000}, {1000000, 6000, 15000},
 	} {
 		for range 200 {
 			if got := s.Delay(c.failures, 0).Milliseconds(); got < int64(c.low) || got > int64(c.high) {
 				t.Errorf("after %d failures: got %d ms, want %d to %d", c.failures, got, c.low, c.high)
 			}
 		}
+	}
+	sum := time.Duration(0)
+	for range 2000 {
+		sum += s.Delay(20, 0)
+	}
+	if mean := sum / 2000; mean < 10*time.Second || mean > 11*time.Second {
+		t.Errorf("got a mean of %s for a peer that stays away, want 10.5s: no more than a request in 10 s", mean)
+	}
+	if got := (Schedule{Initial: 10 * time.Second}).Delay(9, 0); got < 10*time.Second || got > 15*time.Second {
+		t.Errorf("got %s, want no less than the first pause", got)
 	}
 	if got := s.Delay(1, 60e9); got != 60e9 {
 		t.Errorf("with Retry-After: got %v, want 1m", got)

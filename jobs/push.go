@@ -295,7 +295,7 @@ func outcome(err error) quorum.Outcome {
 }
 
 // retryDelay is how long to leave a peer alone after a failure: by the schedule, or as long as it asks for. What only a person can mend (a
-// configuration error) is probed as rarely as the schedule allows.
+// configuration error) is probed once in Hold.
 func (s Schedule) retryDelay(failures int, err error) time.Duration {
 	s = s.withDefaults()
 	var floor time.Duration
@@ -303,7 +303,7 @@ func (s Schedule) retryDelay(failures int, err error) time.Duration {
 		floor = e.RetryAfter
 	}
 	if peer.ClassOf(err).Configuration() {
-		floor = max(floor, s.Max)
+		floor = max(floor, s.Hold)
 	}
 	return s.Delay(failures, floor)
 }

@@ -153,6 +153,7 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 		releases []release
 		errs     = map[string]string{}
 		refused  = map[string][]refusal{}
+		setbacks = map[string]setback{}
 	)
 	for p, l := range f.legs {
 		if l.recorded || !which(p) {
@@ -171,6 +172,14 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 				refused[p] = append(refused[p], r.refused...)
 				errs[p] = string(r.refused[0].Class)
 			}
+			var delay time.Duration
+			if r.err != nil {
+				delay = f.cfg.Retry.retryDelay(1, r.err)
+				if c := peer.ClassOf(r.err); ofPeer(c) {
+					delay = max(delay, setbacks[p].delay)
+					setbacks[p] = setback{class: c, delay: delay, failures: 1}
+				}
+			}
 			number := f.batches[r.ballot].Number
 			at := peerLane{p, f.batches[r.ballot].Lane}
 			if r.inDoubt {
@@ -183,11 +192,11 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 				advances = append(advances, advance{peerLane: at, Cursor: number})
 			case r.err == nil: // in step, as before
 			case holds:
-				releases = append(releases, release{peerLane: at, Class: class, Delay: f.cfg.Retry.retryDelay(1, r.err), Fails: 1})
+				releases = append(releases, release{peerLane: at, Class: class, Delay: delay, Fails: 1})
 			default:
 				late = append(late, behind{
 					peerLane: at, Cursor: number - 1, PushedTo: number,
-					Class: class, Delay: f.cfg.Retry.retryDelay(1, r.err), Fails: 1,
+					Class: class, Delay: delay, Fails: 1,
 				})
 			}
 		}
@@ -221,7 +230,7 @@ func (f *fanOut) settle(ctx context.Context, tx pgx.Tx, which func(peer string) 
 	if err := recordErrors(ctx, tx, errs); err != nil {
 		return nil, err
 	}
-	return append(retries, more...), nil
+	return append(retries, more...), recordSetbacks(ctx, tx, setbacks)
 }
 
 // isForeign reports whether a straggler's lane was held by somebody else when the verdict was recorded.

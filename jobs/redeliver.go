@@ -83,10 +83,10 @@ func (r *redelivery) push(ctx context.Context) (d delivery) {
 func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
 	err = pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
 		r.at.Peer = r.args.Peer
-		err := tx.QueryRow(ctx, `select lane, attempts from refusals where peer = $1 and entry = $2 for update`, r.args.Peer, r.args.Entry).
+		err := tx.QueryRow(ctx, `select lane, attempts from refusals where peer = $1 and entry = $2 and next_at <= clock_timestamp() for update`, r.args.Peer, r.args.Entry).
 			Scan(&r.at.Lane, &r.attempts)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil // delivered or dropped meanwhile
+			return nil // delivered, dropped or postponed meanwhile
 		}
 		if err != nil {
 			return err
@@ -136,6 +136,19 @@ func (r *redelivery) postpone(ctx context.Context, tx pgx.Tx, delay time.Duratio
 	return err
 }
 
+// postponeAll leaves a peer alone that is away: one entry has asked for all of them.
+func (r *redelivery) postponeAll(ctx context.Context, tx pgx.Tx, delay time.Duration) error {
+	_, err := tx.Exec(ctx, `
+		with due as (
+			select peer, entry from refusals where peer = $1 and next_at < clock_timestamp() + $2::interval order by entry for update skip locked
+		)
+		update refusals r
+		set next_at = clock_timestamp() + $2::interval
+		from due
+		where r.peer = due.peer and r.entry = due.entry`, r.args.Peer, delay)
+	return err
+}
+
 // record writes down what came of it and gives the lane back.
 func (r *redelivery) record(ctx context.Context, d delivery) error {
 	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
@@ -147,6 +160,11 @@ func (r *redelivery) record(ctx context.Context, d delivery) error {
 		}
 		fault.Hit(fault.RedeliverRecording)
 		switch {
+		case d.err != nil && ofPeer(peer.ClassOf(d.err)):
+			if err := setBack(ctx, tx, r.at.Peer, setback{peer.ClassOf(d.err), r.cfg.Retry.retryDelay(1, d.err), 1}); err != nil {
+				return err
+			}
+			return r.postponeAll(ctx, tx, max(r.cfg.Redeliver.Initial, r.cfg.Retry.retryDelay(1, d.err)))
 		case d.err != nil:
 			return r.postpone(ctx, tx, max(r.cfg.Redeliver.Initial, r.cfg.Retry.retryDelay(1, d.err)))
 		case len(d.refused) > 0:

@@ -181,13 +181,18 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
 		delay := time.Duration(0)
 		if d.err != nil {
-			delay = r.cfg.Retry.retryDelay(1, d.err)
+			delay = r.cfg.Retry.retryDelay(r.failures()+1, d.err)
 			if err := recordErrors(ctx, tx, map[string]string{r.at.Peer: string(peer.ClassOf(d.err))}); err != nil {
 				return err
 			}
 		}
 		if err := r.store.giveBack(ctx, tx, r.hold, delay); err != nil {
 			return err
+		}
+		if class := peer.ClassOf(d.err); ofPeer(class) {
+			if err := r.leaveAlone(ctx, tx, setback{class, delay, 1}); err != nil {
+				return err
+			}
 		}
 		fault.Hit(fault.RepairRecording)
 		again, err := r.state.changedSince(ctx, tx)
@@ -226,6 +231,31 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 	r.cfg.Logger.LogAttrs(ctx, level, "peer's copy repaired", slog.String("peer", r.at.Peer), slog.Int("lane", int(r.at.Lane)),
 		slog.Int("subjects", len(r.rows)), slog.Int("refused", len(d.refused)), slog.String("class", string(peer.ClassOf(d.err))))
 	return nil
+}
+
+// failures is how often repairs of this run have failed in a row.
+func (r *repair) failures() int {
+	n := 0
+	for _, row := range r.rows {
+		n = max(n, row.Attempts)
+	}
+	return n
+}
+
+// leaveAlone leaves a peer that is away to itself: one repair has asked for all.
+func (r *repair) leaveAlone(ctx context.Context, tx pgx.Tx, by setback) error {
+	_, err := tx.Exec(ctx, `
+		with due as (
+			select subject, key from repairs where peer = $1 and due_at < clock_timestamp() + $2::interval for update skip locked
+		)
+		update repairs r
+		set due_at = greatest(r.due_at, clock_timestamp() + $2::interval), attempts = greatest(r.attempts, $3)
+		from due d
+		where r.peer = $1 and r.subject = d.subject and r.key = d.key and r.lane <> $4`, r.at.Peer, by.delay, r.failures(), r.at.Lane)
+	if err != nil {
+		return err
+	}
+	return setBack(ctx, tx, r.at.Peer, by)
 }
 
 // finish removes a repair that is done, or keeps it until a push of it that got no answer cannot arrive any more. A row that was made due again meanwhile

@@ -109,12 +109,13 @@ func (s *Sweeper) sweepDoubts(ctx context.Context, tx pgx.Tx) error {
 				where l.peer = w.peer and l.lane = w.lane
 				  and (l.leased_until is not null or l.not_before > clock_timestamp() or l.retry is null or l.pushed_to > l.cursor)
 			)
+			and not exists (select from lagging l where l.peer = w.peer and l.last_class = any ($3)) -- its retries find out when it is back
 			and not exists (
 				select from river_job j
 				where j.kind = 'repair' and j.state in ('available', 'pending', 'retryable', 'scheduled')
 				  and j.args @> jsonb_build_object('peer', w.peer, 'lane', w.lane)
 			)
-		limit $2`, s.cfg.Peers, sweepLimit)
+		limit $2`, s.cfg.Peers, sweepLimit, peerClasses())
 	if err != nil {
 		return fmt.Errorf("find repairs: %w", err)
 	}

@@ -24,11 +24,20 @@ const (
 	// heldSnooze is the most that a retry waits for a lane that somebody else holds.
 	heldSnooze = time.Second
 
+	// pausedSnooze is how long a retry stays away that finds its peer paused. Its queue is, too, so that it comes when that is resumed.
+	pausedSnooze = time.Second
+
+	// probeMargin is how much longer than the push timeout the other lanes of a failed peer wait for the one that probes it.
+	probeMargin = time.Second
+
 	// handOverAfter is after how many pushes a retry leaves a lane that is almost in step to the next fan-out, which takes the rest along:
 	// under load a lane always has a batch that the retry does not have yet.
 	handOverAfter = 3
 	// patience is how many failures in a row it takes until an item that needs another one to be there is refused for good.
 	patience = 3
+
+	// restMost is how long a retry keeps its lanes while the peer's catch-up rate makes it rest; a part of the lease.
+	restMost = retryLease / 3
 
 	// handOverSnooze is how long a fan-out has for that before the retry goes on itself.
 	handOverSnooze = 200 * time.Millisecond
@@ -53,7 +62,7 @@ func (w *peerRetryWorker) NextRetry(*river.Job[PeerRetryArgs]) time.Time {
 // Work moves the cursor of a lagging lane forward, and those of the peer's other free lanes with it, push by push, until the peer is in step.
 // A failure of the peer snoozes the job, which costs no attempt. A job whose row is gone or carries another retry is done.
 func (w *peerRetryWorker) Work(ctx context.Context, job *river.Job[PeerRetryArgs]) error {
-	own, token, lanes, err := w.store.claimLanes(ctx, job.Args, retryLease)
+	own, token, lanes, err := w.store.claimLanes(ctx, job.Args, retryLease, w.cfg.PushTimeout+probeMargin)
 	if err != nil {
 		return err
 	}
@@ -65,10 +74,13 @@ func (w *peerRetryWorker) Work(ctx context.Context, job *river.Job[PeerRetryArgs
 		if own.Held {
 			wait = min(wait, heldSnooze)
 		}
+		if own.Paused {
+			wait = max(wait, pausedSnooze)
+		}
 		return river.JobSnooze(wait)
 	}
 	fault.Hit(fault.RetryClaimed)
-	r := &retry{peerRetryWorker: w, peer: job.Args.Peer, token: token, lanes: lanes}
+	r := &retry{peerRetryWorker: w, peer: job.Args.Peer, token: token, lanes: lanes, probing: ofPeer(own.Class)}
 	snooze, err := r.run(ctx)
 	switch {
 	case errors.Is(err, errLeaseLost):
@@ -91,6 +103,9 @@ type retry struct {
 	peer  string
 	token int64
 	lanes []lag // those of which the peer is not in step yet
+
+	probing bool // the peer failed, and has not answered since
+	paused  bool // an operator has paused the peer since the last round
 }
 
 func (r *retry) holds(lane int16) bool {
@@ -106,15 +121,27 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		if err := r.letGo(ctx); err != nil {
 			return 0, err
 		}
-		if len(r.lanes) == 0 {
-			return 0, nil
-		}
-		batches, err := r.next(ctx)
-		if err != nil {
+		if wait := r.cfg.paces[r.peer].wait(); wait > restMost {
+			return wait, r.giveBack(ctx)
+		} else if err := rest(ctx, wait); err != nil {
 			return 0, err
 		}
-		if len(batches) == 0 { // each lane waits for another one, or for the fan-out of its newest batch
-			return handOverSnooze, r.giveBack(ctx, "", 0, 0)
+		batches, err := r.next(ctx)
+		switch {
+		case err != nil:
+			return 0, err
+		case r.paused:
+			return pausedSnooze, r.giveBack(ctx)
+		case len(batches) == 0 && r.probing: // there is nothing to probe with in this lane
+			r.probing = false
+			if err := r.claimMore(ctx); err != nil {
+				return 0, err
+			}
+			continue
+		case len(r.lanes) == 0:
+			return 0, nil
+		case len(batches) == 0: // each lane waits for another one, or for the fan-out of its newest batch
+			return handOverSnooze, r.giveBack(ctx)
 		}
 		d, err := r.push(ctx, batches, until)
 		switch {
@@ -133,12 +160,10 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 			return 0, err
 		}
 		fault.Hit(fault.RetryRecorded)
-		more, err := r.store.claimMore(ctx, r.token, r.peer, retryLease)
-		if err != nil {
+		if err := r.goOn(ctx); err != nil {
 			return 0, err
 		}
 		fault.Hit(fault.RetryClaimedMore)
-		r.lanes = append(r.lanes, more...)
 		switch {
 		case len(r.lanes) == 0:
 			level := slog.LevelDebug
@@ -148,11 +173,43 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 			r.cfg.Logger.LogAttrs(ctx, level, "lagging peer is in step again", slog.String("peer", r.peer))
 			return 0, nil
 		case round >= handOverAfter && r.behind() <= pickUpLimit:
-			return handOverSnooze, r.giveBack(ctx, "", 0, 0)
+			return handOverSnooze, r.giveBack(ctx)
 		case time.Now().After(until):
-			return 0, r.giveBack(ctx, "", 0, 0)
+			return 0, r.giveBack(ctx)
 		}
 	}
+}
+
+// rest returns after d, or with the cause when ctx ends first.
+func rest(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// goOn takes the peer's other lanes along after a push that was acknowledged.
+func (r *retry) goOn(ctx context.Context) error {
+	if r.probing {
+		r.probing = false
+		if err := r.store.answered(ctx, r.peer); err != nil {
+			return err
+		}
+	}
+	return r.claimMore(ctx)
+}
+
+func (r *retry) claimMore(ctx context.Context) error {
+	more, err := r.store.claimMore(ctx, r.token, r.peer, retryLease)
+	r.lanes = append(r.lanes, more...)
+	return err
 }
 
 // doubt records that what was pushed may still arrive later. It must be called before anything else is recorded or pushed.
@@ -185,10 +242,15 @@ func (r *retry) push(ctx context.Context, batches []batch, until time.Time) (del
 		return delivery{}, &renewError{err}
 	}
 	fault.Hit(fault.RetryAnnounced)
+	entries := 0
+	for _, b := range batches {
+		entries += len(b.IDs)
+	}
+	r.cfg.paces[r.peer].spend(entries)
 	jobCtx := ctx
 	ctx, stop := r.store.keepLease(ctx, r.token, upTo)
 	defer stop()
-	how := isolation{parts: PushFunc(r.pushOnce), until: until, patient: r.failures() < patience}
+	how := isolation{parts: PushFunc(r.pushOnce), until: until, patient: r.patient()}
 	d := pack(batches, without, r.cfg.SenderID, r.cfg.limits).send(ctx, how.parts, r.peer, how)
 	if d.err != nil && ctx.Err() != nil && jobCtx.Err() == nil {
 		return delivery{}, &renewError{context.Cause(ctx)} // not the peer's doing
@@ -205,6 +267,12 @@ func (r *retry) failures() int {
 	return n
 }
 
+// patient reports whether an item that needs another one may still be waited for: no lane was refused one too often. How often the peer was not there at all
+// says nothing about that.
+func (r *retry) patient() bool {
+	return !slices.ContainsFunc(r.lanes, func(l lag) bool { return l.Failures >= patience && !ofPeer(l.Class) })
+}
+
 // pushOnce sends one push within the push timeout.
 func (r *retry) pushOnce(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
@@ -214,9 +282,17 @@ func (r *retry) pushOnce(ctx context.Context, peerID string, req peer.Request) (
 
 // next loads the batches that come next, lane by lane, without those that must wait for another lane of the peer.
 func (r *retry) next(ctx context.Context) ([]batch, error) {
+	if len(r.lanes) == 0 {
+		return nil, nil
+	}
 	cursors, err := r.store.cursors(ctx, r.peer)
 	if err != nil {
 		return nil, err
+	}
+	for _, l := range cursors {
+		if r.paused = l.Paused; r.paused {
+			return nil, nil
+		}
 	}
 	lanes := slices.DeleteFunc(slices.Clone(r.lanes), func(l lag) bool { return l.AtHead })
 	return r.store.loadNext(ctx, lanes, r.cfg.limits, func(b batch) bool { return misses(cursors, r.peer, b.After) })
@@ -323,11 +399,15 @@ func (r *retry) failed(ctx context.Context, d delivery) (time.Duration, error) {
 			return 0, err
 		}
 		if class.Refusal() {
-			return 0, r.giveBack(ctx, "", 0, 0)
+			return 0, r.giveBack(ctx)
 		}
 	}
 	failures := r.failures() + 1
 	delay := r.cfg.Retry.retryDelay(failures, d.err)
+	var back setback
+	if ofPeer(class) {
+		back = setback{class: class, delay: delay, failures: failures}
+	}
 	level := slog.LevelInfo
 	if class.Configuration() || class.Refusal() {
 		level = slog.LevelError
@@ -335,24 +415,35 @@ func (r *retry) failed(ctx context.Context, d delivery) (time.Duration, error) {
 	r.cfg.Logger.LogAttrs(ctx, level, "push to lagging peer not acknowledged",
 		slog.String("peer", r.peer), slog.String("class", string(class)), slog.String("hint", class.Hint()),
 		slog.Int("failures", failures), slog.Duration("next_in", delay))
-	return delay, r.giveBack(ctx, string(class), delay, 1)
+	return delay, r.giveBackAfter(ctx, release{Class: string(class), Delay: delay, Fails: 1}, back)
 }
 
-// giveBack ends the leases of all lanes that are left.
-func (r *retry) giveBack(ctx context.Context, class string, delay time.Duration, fails int32) error {
+// giveBack ends the leases of all lanes that are left; they may be claimed again at once.
+func (r *retry) giveBack(ctx context.Context) error {
+	return r.giveBackAfter(ctx, release{}, setback{})
+}
+
+// giveBackAfter is giveBack after a failure: of the lanes as each says, and of the peer if it has a class.
+func (r *retry) giveBackAfter(ctx context.Context, each release, whole setback) error {
 	list := make([]release, len(r.lanes))
 	for i, l := range r.lanes {
-		list[i] = release{peerLane: l.peerLane, Class: class, Delay: delay, Fails: fails}
+		list[i] = each
+		list[i].peerLane = l.peerLane
 	}
 	err := pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
 		if _, err := recordReleases(ctx, tx, r.token, list); err != nil {
 			return err
 		}
+		if whole.class != "" {
+			if err := setBack(ctx, tx, r.peer, whole); err != nil {
+				return err
+			}
+		}
 		fault.Hit(fault.RetryReleasing)
-		if class == "" {
+		if each.Class == "" {
 			return nil
 		}
-		return recordErrors(ctx, tx, map[string]string{r.peer: class})
+		return recordErrors(ctx, tx, map[string]string{r.peer: each.Class})
 	})
 	if err != nil {
 		return fmt.Errorf("retry of %s: %w", r.peer, err)

@@ -60,14 +60,15 @@ func newStore(pool *pgxpool.Pool, cfg Config) *store {
 
 // fanOutRows is what a fan-out needs to know before its first byte.
 type fanOutRows struct {
-	Batches []batch // by lane
-	Lagging map[peerLane]lag
+	Batches   []batch // by lane
+	Lagging   map[peerLane]lag
+	LeftAlone map[string]bool // peers that are paused, or failed and are left to their retries
 }
 
 // loadFanOut reads the undecided batches of a fan-out. ok is false if their lease does not last for another need: then
 // [reclaim] must be called before anything is pushed.
 func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration) (f fanOutRows, ok bool, err error) {
-	f.Lagging = map[peerLane]lag{}
+	f.Lagging, f.LeftAlone = map[peerLane]lag{}, map[string]bool{}
 	ok = true
 	entries := map[int64]entry{}
 
@@ -110,6 +111,7 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 		)`, fanOut).Query(func(rows pgx.Rows) error {
 		return scanLags(rows, func(l lag) { f.Lagging[l.peerLane] = l })
 	})
+	queueLeftAlone(&b, f.LeftAlone)
 	if err := s.pool.SendBatch(ctx, &b).Close(); err != nil {
 		return f, false, fmt.Errorf("load fan-out %d: %w", fanOut, err)
 	}

@@ -183,7 +183,7 @@ func (s *Sweeper) sweepRefusals(ctx context.Context, tx pgx.Tx) error {
 			select r.peer, r.entry
 			from refusals r
 			where r.peer = p.peer and r.next_at < clock_timestamp()
-			  and not exists (select from lagging l where l.peer = r.peer and l.lane = r.lane)
+			  and not exists (select from lagging l where l.peer = r.peer and (l.lane = r.lane or l.last_class = any ($3)))
 			  and not exists (
 				select from river_job j
 				where j.kind = 'redeliver' and j.state in ('available', 'pending', 'retryable', 'scheduled', 'running')
@@ -197,7 +197,7 @@ func (s *Sweeper) sweepRefusals(ctx context.Context, tx pgx.Tx) error {
 				  and j.args @> jsonb_build_object('peer', p.peer)
 			))
 		) due
-		where exists (select from refusals r where r.next_at < clock_timestamp()) -- none, nearly always`, s.cfg.Peers, redeliveries)
+		where exists (select from refusals r where r.next_at < clock_timestamp()) -- none, nearly always`, s.cfg.Peers, redeliveries, peerClasses())
 	if err != nil {
 		return fmt.Errorf("find refused entries: %w", err)
 	}

@@ -61,7 +61,8 @@ func (f *fanOut) tellResults(ctx context.Context, peers []string, late bool) {
 			case r.err == nil && late:
 				f.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "peer acknowledged after the verdict", attrs...)
 			case r.err != nil:
-				attrs = append(attrs, slog.String("class", string(peer.ClassOf(r.err))), slog.String("reason", r.err.Error()))
+				attrs = append(attrs, slog.String("class", string(peer.ClassOf(r.err))), slog.String("reason", r.err.Error()),
+					slog.String("hint", peer.ClassOf(r.err).Hint()))
 				f.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "peer did not acknowledge", attrs...)
 				if late {
 					f.cfg.Metrics.Dropped(dropReason(ctx, r.err))

@@ -95,7 +95,7 @@ func (f *fanOut) bring(ctx context.Context, p string, rows map[peerLane]lag, fir
 	for _, ref := range first {
 		at := peerLane{p, ref.Lane}
 		row, lagging := rows[at]
-		if !lagging || row.Cursor >= ref.Number || !row.free() || row.Retry == 0 {
+		if !lagging || row.Cursor >= ref.Number || !row.ready() || row.Retry == 0 {
 			continue
 		}
 		upTo := max(ref.Number, row.PushedTo)
@@ -151,7 +151,12 @@ func (f *fanOut) recordBrought(ctx context.Context, at peerLane, cursor, upTo in
 			if err := recordErrors(ctx, tx, map[string]string{at.Peer: class}); err != nil {
 				return nil, err
 			}
-			return recordReleases(ctx, tx, f.token, []release{{peerLane: at, Class: class, Delay: f.cfg.Retry.retryDelay(1, d.err), Fails: 1}})
+			delay := f.cfg.Retry.retryDelay(1, d.err)
+			retries, err := recordReleases(ctx, tx, f.token, []release{{peerLane: at, Class: class, Delay: delay, Fails: 1}})
+			if err != nil {
+				return nil, err
+			}
+			return retries, setBack(ctx, tx, at.Peer, setback{class: peer.Class(class), delay: delay, failures: 1})
 		}
 		still, err := recordAdvances(ctx, tx, f.token, []advance{{peerLane: at, Cursor: upTo}})
 		if err != nil || len(still) == 0 {

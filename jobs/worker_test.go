@@ -352,7 +352,9 @@ func TestRetryGivesUpAPushWithItsLease(t *testing.T) {
 
 func TestConfigurationErrorIsProbedSlowly(t *testing.T) {
 	t.Parallel()
-	f := start(t, func(c *jobs.Config) { c.Retry = jobs.Schedule{Initial: time.Millisecond, Max: time.Hour} })
+	f := start(t, func(c *jobs.Config) {
+		c.Retry = jobs.Schedule{Initial: time.Millisecond, Max: time.Second, Hold: time.Hour}
+	})
 	f.peers.set("c", refusing(peer.ClassUnauthorized))
 	f.await(f.store("m-1")...)
 	f.eventually("held", func() bool {

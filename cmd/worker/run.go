@@ -107,12 +107,13 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		AckTimeout:         cfg.Quorum.AckTimeout,
 		Grace:              cfg.Quorum.Grace,
 		Lease:              rules.MaxAckTimeout() + leaseMargin,
-		Retry:              jobs.Schedule{Initial: cfg.Retry.Initial, Max: cfg.Retry.Max},
+		Retry:              jobs.Schedule{Initial: cfg.Retry.Initial, Max: cfg.Retry.Max, Hold: cfg.Retry.Hold},
 		Zombie:             cfg.Retry.Zombie,
 		MaxItems:           cfg.FanOut.MaxItems,
 		MaxBytes:           cfg.FanOut.MaxBytes,
 		FanOutWorkers:      cfg.FanOut.Workers,
 		RetryWorkers:       cfg.Retry.Workers,
+		CatchupRates:       catchupRates(cfg),
 		JobTimeout:         cfg.Jobs.Timeout,
 		RescueAfter:        cfg.Jobs.RescueAfter,
 		CompletedRetention: cfg.Jobs.CompletedRetention,
@@ -157,6 +158,15 @@ func pushURLs(cfg config.Config) map[string]string {
 		urls[p.ID] = p.BaseURL() + peer.PushPath
 	}
 	return urls
+}
+
+// catchupRates are how fast the peers may be pushed what they missed, by id.
+func catchupRates(cfg config.Config) map[string]int {
+	rates := make(map[string]int, len(cfg.Peers))
+	for _, p := range cfg.Peers {
+		rates[p.ID] = p.CatchupRate
+	}
+	return rates
 }
 
 // observing counts the attempts of the peers' clients.

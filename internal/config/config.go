@@ -93,6 +93,8 @@ type Peer struct {
 	Allow []netip.Prefix `koanf:"allow" doc:"networks that the peer's addresses may lie in, such as 10.0.0.0/8; empty: public addresses only"`
 	// Connections is the size of the peer's connection pool. 1 to 256.
 	Connections int `koanf:"connections" default:"8" doc:"most connections to the peer, 1 to 256"`
+	// CatchupRate bounds how fast one worker pushes the peer what it missed. 0 (no bound), or 100 to 1,000,000.
+	CatchupRate int `koanf:"catchup_rate" default:"20000" doc:"most entries a second that one worker pushes to the peer when it catches up, 100 to 1000000; 0: no bound; retry.workers bounds the requests at a time"`
 	// ClientCertFile is the path of the certificates, in PEM, that the peer is shown; its own first. Empty: none. Set only
 	// with ClientKeyFile and for https. See [Peer.NewClientCertificate].
 	ClientCertFile string `koanf:"client_cert_file" doc:"PEM file with the certificate that the peer is shown, and its intermediates; read again when it changes; empty: none"`
@@ -119,6 +121,8 @@ type Retry struct {
 	Initial time.Duration `koanf:"initial" doc:"pause after the first failure of a peer, 10ms to 1m"`
 	// Max is the longest pause. Initial to 1h.
 	Max time.Duration `koanf:"max" doc:"longest pause, initial to 1h"`
+	// Hold is the pause after a failure that only a person can mend: refused credentials, a wrong URL. 1s to 1h.
+	Hold time.Duration `koanf:"hold" doc:"pause after a failure that only a person can mend, such as refused credentials or a wrong URL, 1s to 1h"`
 	// Workers is how many retry jobs of one peer run at once. 1 to 64.
 	Workers int `koanf:"workers" doc:"retry jobs of one peer that run at once, 1 to 64"`
 	// Zombie is how long after a push was given up the peer may still apply it. 1s to 1h. See ADR 11.
@@ -204,7 +208,7 @@ func Default() Config {
 		SenderID: defaultSenderID(),
 		Quorum:   Quorum{AckTimeout: 2 * time.Second, Grace: 2 * time.Millisecond}, // writes: majority is the zero value
 		FanOut:   FanOut{Workers: 16, MaxItems: 1000, MaxBytes: 1536 << 10},
-		Retry:    Retry{Initial: time.Second, Max: 15 * time.Second, Workers: 4, Zombie: 90 * time.Second},
+		Retry:    Retry{Initial: time.Second, Max: 15 * time.Second, Hold: time.Minute, Workers: 4, Zombie: 90 * time.Second},
 		Outbound: Outbound{Default: outbound.Allow},
 		Relay:    Relay{PollMin: time.Millisecond, PollMax: 50 * time.Millisecond},
 		Jobs: Jobs{
@@ -220,7 +224,7 @@ func Default() Config {
 }
 
 // DefaultPeer returns the settings of a peer that names neither.
-func DefaultPeer() Peer { return Peer{Connections: 8} }
+func DefaultPeer() Peer { return Peer{Connections: 8, CatchupRate: 20_000} }
 
 func defaultSenderID() string {
 	host, err := os.Hostname()

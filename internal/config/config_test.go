@@ -68,12 +68,13 @@ peers:
     api_key_file: /run/key-a
     allow: [10.0.0.0/8, "fd00::/8"]
     connections: 3
+    catchup_rate: 500
     client_cert_file: /run/cert
     client_key_file: /run/key
     ca_file: /run/ca
   - {id: peer_b2, url: "http://127.0.0.1:9078/base"}
 fan_out: {workers: 2, max_items: 500, max_bytes: 1048576}
-retry: {initial: 2s, max: 1m, workers: 1, zombie: 2m}
+retry: {initial: 2s, max: 1m, hold: 3m, workers: 1, zombie: 2m}
 relay: {poll_min: 2ms, poll_max: 100ms}
 jobs: {timeout: 9s, rescue_after: 40s, completed_retention: 1h, soft_stop: 0s}
 retention: {history: 10m, backlog_entries: 2000, backlog_age: 2h, tombstones: 24h}
@@ -112,7 +113,7 @@ func TestLoadFile(t *testing.T) {
 		{"credential_chain_file", got.CredentialChainFile, "/run/chain"},
 		{"lenient_acks", got.LenientAcks, true},
 		{"fan_out", got.FanOut, config.FanOut{Workers: 2, MaxItems: 500, MaxBytes: 1 << 20}},
-		{"retry", got.Retry, config.Retry{Initial: 2 * time.Second, Max: time.Minute, Workers: 1, Zombie: 2 * time.Minute}},
+		{"retry", got.Retry, config.Retry{Initial: 2 * time.Second, Max: time.Minute, Hold: 3 * time.Minute, Workers: 1, Zombie: 2 * time.Minute}},
 		{"relay", got.Relay, config.Relay{PollMin: 2 * time.Millisecond, PollMax: 100 * time.Millisecond}},
 		{"jobs", got.Jobs, config.Jobs{Timeout: 9 * time.Second, RescueAfter: 40 * time.Second, CompletedRetention: time.Hour}},
 		{"retention", got.Retention, config.Retention{History: 10 * time.Minute, BacklogEntries: 2000, BacklogAge: 2 * time.Hour, Tombstones: 24 * time.Hour}},
@@ -123,12 +124,14 @@ func TestLoadFile(t *testing.T) {
 		{"peers[0] base URL", a.BaseURL(), "https://a.example:9077"},
 		{"peers[0].allow", len(a.Allow), 2},
 		{"peers[0].connections", a.Connections, 3},
+		{"peers[0].catchup_rate", a.CatchupRate, 500},
 		{"peers[0].client_cert_file", a.ClientCertFile, "/run/cert"},
 		{"peers[0].client_key_file", a.ClientKeyFile, "/run/key"},
 		{"peers[0].ca_file", a.CAFile, "/run/ca"},
 		{"peers[0] api key", got.APIKeyFileOf(a), "/run/key-a"},
 		{"peers[1].id", b.ID, "peer_b2"},
 		{"peers[1].connections", b.Connections, config.DefaultPeer().Connections},
+		{"peers[1].catchup_rate", b.CatchupRate, 20_000},
 		{"peers[1] api key", got.APIKeyFileOf(b), "/run/api-key"},
 		{"ids", strings.Join(got.PeerIDs(), " "), "peer-a peer_b2"},
 	}

@@ -144,6 +144,9 @@ func (p *problems) checkPeer(key string, peer Peer) {
 	}
 	p.add(checkPeerURL(key+".url", peer.URL))
 	p.intRange(key+".connections", peer.Connections, 1, 256)
+	if peer.CatchupRate != 0 {
+		p.intRange(key+".catchup_rate", peer.CatchupRate, 100, 1_000_000)
+	}
 	for _, network := range peer.Allow {
 		p.add(checkNetwork(key+".allow", network))
 	}
@@ -202,6 +205,7 @@ func (p *problems) checkRetryAndRelay(retry Retry, relay Relay) {
 	if retry.Max < retry.Initial {
 		p.addf("retry.max is %s: want at least retry.initial, which is %s", durationText(retry.Max), durationText(retry.Initial))
 	}
+	p.durationRange("retry.hold", retry.Hold, time.Second, time.Hour)
 	p.intRange("retry.workers", retry.Workers, 1, 64)
 	p.durationRange("retry.zombie", retry.Zombie, time.Second, time.Hour)
 	p.durationRange("relay.poll_min", relay.PollMin, 100*time.Microsecond, time.Second)
