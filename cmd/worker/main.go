@@ -85,6 +85,7 @@ Settings come from a YAML file (--config) and the environment (QUORUMBOX_…, DA
 		newStatusCommand(),
 		newConfigCommand(),
 		newKeysCommand(),
+		newPeersCommand(),
 		newRefusalsCommand(),
 		newPeerCommand(),
 		newDemoCommand(),

@@ -69,6 +69,9 @@ type Peer struct {
 
 	LastError *LastError `json:"last_error"` // null: none ever
 	Refusals  int64      `json:"refusals"`   // entries that the peer refuses for good; at least, from 100,000
+
+	Doubts  int64 `json:"doubts"`  // lanes and times of pushes that may still be applied although nobody waits for their answer
+	Repairs int64 `json:"repairs"` // things of which the peer's copy is to be made equal to the store's; at least, from 100,000
 }
 
 // LastError is what a peer failed with most recently, maybe long ago.
@@ -143,6 +146,17 @@ func Read(ctx context.Context, db DB) (Report, error) {
 	return r, nil
 }
 
+// ReadPeers is the part of [Read] about the peers, by id.
+func ReadPeers(ctx context.Context, db DB) ([]Peer, error) {
+	r := Report{Peers: []Peer{}}
+	var b pgx.Batch
+	r.queuePeers(&b)
+	if err := send(ctx, db, &b); err != nil {
+		return nil, err
+	}
+	return r.Peers, nil
+}
+
 // send runs what was queued, and has its results read.
 func send(ctx context.Context, db DB, b *pgx.Batch) error {
 	err := db.SendBatch(ctx, b).Close()
@@ -196,7 +210,9 @@ func (r *Report) queuePeers(b *pgx.Batch) {
 		       coalesce(l.lanes, 0), coalesce(l.entries, 0), coalesce(l.age, 0), coalesce(l.failures, 0), coalesce(l.pushing, false),
 		       coalesce(l.wait, 0), coalesce(l.in_flight, 0),
 		       p.last_error_class, coalesce(extract(epoch from clock_timestamp() - p.last_error_at), 0),
-		       (select count(*) from (select from refusals f where f.peer = p.id limit $2) f)
+		       (select count(*) from (select from refusals f where f.peer = p.id limit $2) f),
+		       (select count(*) from (select from doubts d where d.peer = p.id limit $2) d),
+		       (select count(*) from (select from repairs r where r.peer = p.id limit $2) r)
 		from peers p
 		left join lateral (
 			select count(*) filter (where not in_flight) as lanes,
@@ -216,7 +232,7 @@ func (r *Report) queuePeers(b *pgx.Batch) {
 				last LastError
 			)
 			err := rows.Scan(&p.ID, &p.State, &p.Paused, &p.LanesLagging, &p.EntriesLagging, &p.OldestAge, &p.Failures, &p.Pushing,
-				&p.NextTry, &p.InFlight, &last.Class, &last.Age, &p.Refusals)
+				&p.NextTry, &p.InFlight, &last.Class, &last.Age, &p.Refusals, &p.Doubts, &p.Repairs)
 			if err != nil {
 				return err
 			}

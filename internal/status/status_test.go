@@ -239,7 +239,7 @@ func TestSentence(t *testing.T) {
 		{
 			"paused",
 			status.Report{WorkerRuns: true, Peers: []status.Peer{{ID: "a", State: "active", Paused: true, EntriesLagging: 2, OldestAge: 60}}},
-			"a misses 2 entries for 1m, paused by an operator (resume its queue in River UI)",
+			"a misses 2 entries for 1m, paused by an operator (`worker peers resume a`)",
 		},
 		{
 			"due",
@@ -359,9 +359,9 @@ func TestReportJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	const peerA = `{"id":"a","state":"active","paused":false,"in_step":true,"lanes_lagging":0,"entries_lagging":0,"oldest_age_seconds":0,` +
-		`"failures":0,"pushing":false,"next_try_seconds":0,"lanes_in_flight":0,"last_error":null,"refusals":0}`
+		`"failures":0,"pushing":false,"next_try_seconds":0,"lanes_in_flight":0,"last_error":null,"refusals":0,"doubts":0,"repairs":0}`
 	const peerB = `{"id":"b","state":"active","paused":false,"in_step":false,"lanes_lagging":1,"entries_lagging":2,"oldest_age_seconds":1.235,` +
-		`"failures":3,"pushing":false,"next_try_seconds":1,"lanes_in_flight":0,"last_error":{"class":"tls","hint":"h","age_seconds":4},"refusals":0}`
+		`"failures":3,"pushing":false,"next_try_seconds":1,"lanes_in_flight":0,"last_error":{"class":"tls","hint":"h","age_seconds":4},"refusals":0,"doubts":0,"repairs":0}`
 	want := fmt.Sprintf(`{"at":"2026-01-02T03:04:05Z","summary":"words","worker_running":true,"peers":[%s,%s],`+
 		`"undispatched":{"entries":0,"oldest_age_seconds":0},"undecided":{"batches":0,"entries":0,"oldest_age_seconds":0},`+
 		`"verdicts":{"window_seconds":300,"met":1,"not_met":{"timeout":2}},"fan_out_paused":false}`, peerA, peerB)

@@ -89,7 +89,7 @@ func (p Peer) sentence() string {
 	}
 	switch {
 	case p.Paused:
-		s += ", paused by an operator (resume its queue in River UI)"
+		s += ", paused by an operator (`worker peers resume " + p.ID + "`)"
 	case p.Pushing:
 		s += ", catching up"
 	case p.NextTry.Duration() >= time.Millisecond:
@@ -132,6 +132,35 @@ func (r Report) WriteText(w io.Writer) error {
 	return err
 }
 
+// WritePeers writes a table of peers for people, with what else waits for each and what to do about its last error.
+func WritePeers(w io.Writer, peers []Peer) error {
+	if len(peers) == 0 {
+		_, err := fmt.Fprintln(w, "no peers are known yet: start `worker run` with peers in its configuration")
+		return err
+	}
+	var b strings.Builder
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "PEER\tSTATE\tLANES\tENTRIES\tOLDEST\tFAILURES\tNEXT TRY\tREFUSED\tREPAIRS\tDOUBTS\tLAST ERROR")
+	for _, p := range peers {
+		cells := p.cells()
+		cells = slices.Insert(cells, len(cells)-1, dash(comma(p.Repairs)), dash(comma(p.Doubts)))
+		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, p := range peers {
+		if !p.InStep && p.LastError != nil && p.LastError.Hint != "" {
+			fmt.Fprintf(&b, "\n%s: %s", p.ID, p.LastError.Hint)
+		}
+	}
+	if !strings.HasSuffix(b.String(), "\n") {
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
 // cells is the peer's row of the table.
 func (p Peer) cells() []string {
 	state, next, last := p.State, "", ""
@@ -148,6 +177,7 @@ func (p Peer) cells() []string {
 		switch {
 		case p.Pushing:
 			next = "now"
+		case p.Paused:
 		case p.NextTry <= 0:
 			next = "due"
 		default:
