@@ -69,7 +69,7 @@ Exits with 1 if any peer does not hold exactly what was committed.`,
 	set.StringVar(&cfg.DatabaseURL, "database", "", "URL of a server to make databases on; empty: a durable server made for the run")
 	set.IntVar(&cfg.Statements, "statements", 0, "how many of the server's costliest statements to list (slows it down; needs pg_stat_statements)")
 	set.BoolVar(&asJSON, "json", false, "report as JSON")
-	cmd.AddCommand(newBenchPlainWorkerCommand())
+	cmd.AddCommand(newBenchPlainWorkerCommand(), newBenchOutageCommand())
 	return cmd
 }
 

@@ -110,23 +110,39 @@ func (s *stack) close(ctx context.Context) {
 func peerID(i int) string { return "p" + strconv.Itoa(i+1) }
 
 func (s *stack) startPeer(ctx context.Context, i int) error {
+	p, address, err := s.spawnPeer(ctx, i, "127.0.0.1:0")
+	if p != nil {
+		s.peers = append(s.peers, p)
+		s.urls = append(s.urls, address)
+	}
+	return err
+}
+
+// restartPeer starts a peer that was stopped again, where it was.
+func (s *stack) restartPeer(ctx context.Context, i int) error {
+	p, _, err := s.spawnPeer(ctx, i, strings.TrimPrefix(s.urls[i], "http://"))
+	if p != nil {
+		s.peers[i] = p
+	}
+	return err
+}
+
+// spawnPeer returns a peer that listens, and its URL. On an error the peer may be nil or not.
+func (s *stack) spawnPeer(ctx context.Context, i int, listen string) (*process, string, error) {
 	id := peerID(i)
-	data := filepath.Join(s.dir, id)
-	args := []string{"peer", "--listen", "127.0.0.1:0", "--id", "ref:" + id, "--data", data}
+	args := []string{"peer", "--listen", listen, "--id", "ref:" + id, "--data", filepath.Join(s.dir, id)}
 	if s.keysDir != "" {
 		args = append(args, "--keys", s.keysDir, "--require-enrollment")
 	}
 	p, line, err := spawn{program: s.cfg.Program, args: args, log: filepath.Join(s.dir, id+".log")}.startWithLine(ctx, "peer "+id)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	s.peers = append(s.peers, p)
 	_, address, ok := strings.Cut(line, "listening on ")
 	if !ok {
-		return fmt.Errorf("peer %s said %q instead of its address", id, line)
+		return p, "", fmt.Errorf("peer %s said %q instead of its address", id, line)
 	}
-	s.urls = append(s.urls, strings.TrimSpace(address))
-	return nil
+	return p, strings.TrimSpace(address), nil
 }
 
 // startWorker starts the program under test. The settings are the defaults, but for what the scenario is about.
