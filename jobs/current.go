@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -41,6 +40,9 @@ type subject struct {
 	Entry  int64 // of a memory that is in no table of ours: the log from this entry on is its state
 }
 
+// name is the subject without how it is repaired.
+func (s subject) name() string { return string(s.Kind) + " " + s.Key }
+
 // memoryState is what the store has of one memory.
 type memoryState struct {
 	id        string
@@ -62,6 +64,7 @@ func (p slot) touch() string { return touchTitle(p.Namespace, p.Title) }
 type current struct {
 	memories  []*memoryState
 	renewed   map[string]bool // ids that are deleted first
+	guests    []string        // ids of memories that are no subjects
 	links     []use           // of live memories that are renewed or stored again, both ends there
 	standards []use           // namespaces whose standard is one of the memories, or that are subjects themselves
 	cleared   []string        // namespaces without a standard
@@ -78,13 +81,13 @@ type use struct {
 	Body []byte
 }
 
-// loadCurrent reads the state of subjects in a transaction that should be repeatable read. Memories that have the title of an archived one are added,
-// and renewed, too: the archived one has to pass through the title.
-func loadCurrent(ctx context.Context, tx pgx.Tx, subjects []subject) (*current, error) {
+// loadCurrent reads the state of subjects in a transaction that should be repeatable read. Memories that have one of places by now, or the title of an archived
+// one of the subjects, are added, and renewed, too: they may have been merged into a row that goes, and an archived one has to pass through its title.
+func loadCurrent(ctx context.Context, tx pgx.Tx, subjects []subject, places []slot) (*current, error) {
 	c := &current{renewed: map[string]bool{}, subjectOf: map[string]subject{}}
 	var ids, pendings, namespaces []string
 	for _, s := range subjects {
-		c.subjectOf[string(s.Kind)+s.Key] = s
+		c.subjectOf[s.name()] = s
 		switch s.Kind {
 		case aMemory:
 			ids = append(ids, s.Key)
@@ -99,7 +102,7 @@ func loadCurrent(ctx context.Context, tx pgx.Tx, subjects []subject) (*current, 
 	}
 	steps := []func() error{
 		func() error { return c.loadMemories(ctx, tx, ids) },
-		func() error { return c.loadTakers(ctx, tx) },
+		func() error { return c.loadTakers(ctx, tx, places) },
 		func() error { return c.loadForeign(ctx, tx) },
 		func() error { return c.loadLinks(ctx, tx) },
 		func() error { return c.loadStandards(ctx, tx, namespaces) },
@@ -154,39 +157,55 @@ func (c *current) loadMemories(ctx context.Context, tx pgx.Tx, ids []string) err
 	return nil
 }
 
-// loadTakers adds the live memories that have the title of an archived one by now.
-func (c *current) loadTakers(ctx context.Context, tx pgx.Tx) error {
-	var namespaces, titles, ids []string
+// loadTakers adds the live memories that have one of places, or the title of an archived one, by now.
+func (c *current) loadTakers(ctx context.Context, tx pgx.Tx, places []slot) error {
+	var archived []slot
 	for _, m := range c.memories {
-		ids = append(ids, m.id)
 		if m.archived != nil && m.archiveAt != m.at {
-			namespaces = append(namespaces, m.archiveAt.Namespace)
-			titles = append(titles, m.archiveAt.Title)
+			archived = append(archived, m.archiveAt)
 		}
 	}
-	if len(titles) == 0 {
-		return nil
+	for _, at := range [][]slot{places, archived} {
+		takers, err := holders(ctx, tx, at)
+		if err != nil {
+			return err
+		}
+		var more []string
+		for _, id := range takers {
+			if !slices.ContainsFunc(c.memories, func(m *memoryState) bool { return m.id == id }) {
+				more = append(more, id)
+			}
+		}
+		c.guests = append(c.guests, more...)
+		if err := c.loadMemories(ctx, tx, more); err != nil {
+			return err
+		}
+	}
+	takers, err := holders(ctx, tx, archived)
+	for _, id := range takers {
+		c.renewed[id] = true
+	}
+	return err
+}
+
+// holders are the live memories that have the places, each once.
+func holders(ctx context.Context, tx pgx.Tx, places []slot) ([]string, error) {
+	if len(places) == 0 {
+		return nil, nil
+	}
+	var namespaces, titles []string
+	for _, p := range places {
+		namespaces, titles = append(namespaces, p.Namespace), append(titles, p.Title)
 	}
 	rows, err := tx.Query(ctx, `
-		select m.id
+		select distinct m.id
 		from unnest($1::text[], $2::text[]) a (namespace, title)
-		join memories m on m.namespace = a.namespace and md5(m.title) = md5(a.title) and m.title = a.title`, namespaces, titles)
+		join memories m on m.namespace = a.namespace and md5(m.title) = md5(a.title) and m.title = a.title
+		order by m.id`, namespaces, titles)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	takers, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return err
-	}
-	slices.Sort(takers)
-	var more []string
-	for _, id := range slices.Compact(takers) {
-		c.renewed[id] = true
-		if !slices.Contains(ids, id) {
-			more = append(more, id)
-		}
-	}
-	return c.loadMemories(ctx, tx, more)
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // loadForeign reads from the log what the memories are of which no table of ours knows: an application keeps them in tables of its own
@@ -194,7 +213,7 @@ func (c *current) loadTakers(ctx context.Context, tx pgx.Tx) error {
 // nobody's, and goes.
 func (c *current) loadForeign(ctx context.Context, tx pgx.Tx) error {
 	for _, m := range c.memories {
-		s := c.subjectOf[string(aMemory)+m.id]
+		s := c.subjectOf[subject{Kind: aMemory, Key: m.id}.name()]
 		if m.known || s.Kind == "" {
 			continue
 		}
@@ -292,7 +311,7 @@ func (c *current) loadPendings(ctx context.Context, tx pgx.Tx, ids []string) (er
 			continue
 		}
 		// In tables of an application's own: the log has the action and what was decided.
-		s := c.subjectOf[string(aPending)+id]
+		s := c.subjectOf[subject{Kind: aPending, Key: id}.name()]
 		entries := map[int64]entry{}
 		if err := queryEntries(ctx, tx, entries, `o.id >= $1 and o.kind in ('pending', 'decision') and o.key = $2`, s.Entry, id); err != nil {
 			return err
@@ -340,12 +359,12 @@ func (c *current) changedSince(ctx context.Context, tx pgx.Tx) (bool, error) {
 
 func sameUse(a, b use) bool { return a.Key == b.Key && a.Of == b.Of && a.And == b.And }
 
-// items are what brings a peer to the state that has nothing of the renewed memories, in the order in which it is to be applied. The entries in them stand for the subjects:
+// items are what brings a peer to the state that has nothing of the memories that clear takes away, in the order in which it is to be applied. The entries in them stand for the subjects:
 // their ids are 1 and up, by owners. Links have none: one is refused while its other end is missing, and whatever brings that brings the link.
 func (c *current) items() (items []item, owners map[int64]subject) {
 	owners = map[int64]subject{}
 	numbered := func(kind subjectKind, key string) entry {
-		s, ok := c.subjectOf[string(kind)+key]
+		s, ok := c.subjectOf[subject{Kind: kind, Key: key}.name()]
 		if !ok { // it comes along, and must not be lost either
 			s = subject{Kind: kind, Key: key, Method: renew}
 		}
@@ -361,10 +380,6 @@ func (c *current) items() (items []item, owners map[int64]subject) {
 	var away, live []item
 	for _, m := range c.memories {
 		e := numbered(aMemory, m.id)
-		touches := []string{touchID(m.id)}
-		if !c.renewed[m.id] && m.live == nil {
-			items = append(items, item{list: deletions, key: m.id, entry: e, touches: touches})
-		}
 		if m.archived != nil {
 			row := []string{touchID(m.id), m.archiveAt.touch()}
 			away = append(away,
@@ -375,7 +390,7 @@ func (c *current) items() (items []item, owners map[int64]subject) {
 			live = append(live, item{list: memories, key: m.id, body: m.live, embedding: m.embedding, entry: e, touches: []string{touchID(m.id), m.at.touch()}})
 		}
 	}
-	items = slices.Concat(items, away, live)
+	items = slices.Concat(away, live)
 	for _, l := range c.links {
 		items = append(items, item{list: links, key: l.Key, body: l.Body, entry: unnumbered(l.Key), touches: []string{touchID(l.Of), touchID(l.And)}})
 	}
@@ -415,7 +430,7 @@ func (c *current) bring(ctx context.Context, to Pusher, peerID string, how isola
 // clearRounds bounds how often clear begins anew.
 const clearRounds = 10
 
-// clear takes from the peer whatever it has of the renewed memories. An archived copy can only be taken away by restoring it and deleting that (the protocol has
+// clear takes from the peer the memories that are not there, and whatever it has of the renewed ones. An archived copy can only be taken away by restoring it and deleting that (the protocol has
 // nothing else), and a restore is skipped while another memory has its title: of several archived copies with one title, each round takes one.
 func (c *current) clear(ctx context.Context, to Pusher, peerID, senderID string, most limits) (inDoubt bool, err error) {
 	push := func(m peer.Message) error {
@@ -424,8 +439,14 @@ func (c *current) clear(ctx context.Context, to Pusher, peerID, senderID string,
 		return err
 	}
 	all := slices.Sorted(maps.Keys(c.renewed))
-	if len(all) > most.items { // otherwise the first round does it
-		for ids := range slices.Chunk(all, most.items) {
+	var gone []string
+	for _, m := range c.memories {
+		if m.live == nil && !c.renewed[m.id] {
+			gone = append(gone, m.id)
+		}
+	}
+	if len(gone) > 0 || len(all) > most.items { // otherwise the first round does it
+		for ids := range slices.Chunk(append(gone, all...), most.items) {
 			if err := push(peer.Message{Deletions: ids}); err != nil {
 				return inDoubt, err
 			}
@@ -448,5 +469,3 @@ func (c *current) clear(ctx context.Context, to Pusher, peerID, senderID string,
 	}
 	return inDoubt, nil
 }
-
-func (s subject) String() string { return strings.TrimSpace(string(s.Kind) + " " + s.Key) }

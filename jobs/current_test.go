@@ -21,7 +21,7 @@ func currentOf(want tables, prefix string) *current {
 	for _, name := range []string{"a", "b", "c", "d"} { // the ids of histories
 		id := prefix + name
 		c.renewed[id] = true
-		c.subjectOf[string(aMemory)+id] = subject{Kind: aMemory, Key: id, Method: renew}
+		c.subjectOf[subject{Kind: aMemory, Key: id}.name()] = subject{Kind: aMemory, Key: id, Method: renew}
 		m := &memoryState{id: id, known: true}
 		if live, ok := want.Rows[id]; ok {
 			m.live, m.at = wire(id, live), slot{live.Namespace, live.Title}
@@ -153,7 +153,7 @@ func TestWhatComesAlongIsASubject(t *testing.T) {
 	t.Parallel()
 	c := &current{
 		renewed:   map[string]bool{"x": true, "taker": true},
-		subjectOf: map[string]subject{"memoryx": {Kind: aMemory, Key: "x", Method: renew}},
+		subjectOf: map[string]subject{"memory x": {Kind: aMemory, Key: "x", Method: renew}},
 		memories: []*memoryState{
 			{id: "x", archived: []byte(`{}`), archiveAt: slot{"ns", "T"}},
 			{id: "taker", live: []byte(`{}`), at: slot{"ns", "T"}},
@@ -165,7 +165,7 @@ func TestWhatComesAlongIsASubject(t *testing.T) {
 	var got []string
 	for _, it := range items {
 		if owner, ok := owners[it.entry.ID]; ok {
-			got = append(got, owner.String())
+			got = append(got, owner.name())
 		} else if it.list != links {
 			t.Errorf("nobody answers for %s", it.key)
 		}

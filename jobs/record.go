@@ -43,6 +43,14 @@ func (f *fanOut) recordDecided(ctx context.Context, stragglers []string) error {
 			return nil, err
 		}
 		foreign = slices.DeleteFunc(slices.Clone(late), func(b behind) bool { return slices.Contains(ours, b.peerLane) })
+		// No lease says that these are still being pushed, should this worker die.
+		var doubts []doubt
+		for _, b := range foreign {
+			doubts = append(doubts, doubt{b.peerLane, b.Cursor, b.PushedTo})
+		}
+		if err := f.store.recordDoubts(ctx, tx, doubts); err != nil {
+			return nil, err
+		}
 		return f.settle(ctx, tx, func(p string) bool { return !waiting[p] }, heldIfPickedUp)
 	})
 	if err != nil {

@@ -111,7 +111,7 @@ func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
 
 // note writes down, before the first byte, that the push may arrive late: what it touches is repaired when it cannot any more, unless an answer comes.
 func (r *redelivery) note(ctx context.Context, tx pgx.Tx) error {
-	if err := tx.QueryRow(ctx, `select clock_timestamp() + $1::interval`, r.cfg.Zombie).Scan(&r.noted); err != nil {
+	if err := tx.QueryRow(ctx, `select clock_timestamp() + $1::interval`, r.cfg.JobTimeout+r.cfg.Zombie).Scan(&r.noted); err != nil {
 		return err
 	}
 	_, err := repairSubjects(ctx, tx, r.at.Peer, []int64{r.args.Entry}, allSubjects, &r.noted)

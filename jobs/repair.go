@@ -77,6 +77,16 @@ type repairRow struct {
 	DueAt    time.Time
 	Again    *time.Time // until then an earlier push of it may still arrive, or null
 	Noted    time.Time  // the same for this run's push
+	Places   []slot     // titles that a late push may have brought, and so those of other memories now
+}
+
+func scanRepair(row pgx.CollectableRow) (r repairRow, err error) {
+	var places [][2]string
+	err = row.Scan(&r.Subject, &r.Key, &r.Method, &r.Entry, &r.Attempts, &r.DueAt, &r.Again, &r.Noted, &places)
+	for _, p := range places {
+		r.Places = append(r.Places, slot{Namespace: p[0], Title: p[1]})
+	}
+	return r, err
 }
 
 func (r repairRow) subject() subject { return subject{r.Subject, r.Key, r.Method, r.Entry} }
@@ -104,12 +114,12 @@ func (r *repair) claim(ctx context.Context) (ok bool, err error) {
 			set again_at = clock_timestamp() + $4::interval
 			from due d
 			where r.peer = $1 and r.subject = d.subject and r.key = d.key
-			returning r.subject, r.key, r.method, r.entry, r.attempts, r.due_at, d.again_at, r.again_at`,
-			r.at.Peer, r.at.Lane, repairsAtOnce, r.cfg.Zombie)
+			returning r.subject, r.key, r.method, r.entry, r.attempts, r.due_at, d.again_at, r.again_at, r.places`,
+			r.at.Peer, r.at.Lane, repairsAtOnce, r.cfg.JobTimeout+r.cfg.Zombie) // the push may begin as late as the job ends
 		if err != nil {
 			return err
 		}
-		r.rows, err = pgx.CollectRows(rows, pgx.RowToStructByPos[repairRow])
+		r.rows, err = pgx.CollectRows(rows, scanRepair)
 		if err == nil && len(r.rows) == 0 {
 			ok = false
 			return r.store.giveBack(ctx, tx, r.hold, 0)
@@ -143,18 +153,39 @@ func (r *repair) moveAway(ctx context.Context, tx pgx.Tx) error {
 // load reads what the store has of the subjects.
 func (r *repair) load(ctx context.Context) error {
 	subjects := make([]subject, len(r.rows))
+	var places []slot
 	for i, row := range r.rows {
 		subjects[i] = row.subject()
+		places = append(places, row.Places...)
 	}
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := pgx.BeginTxFunc(ctx, r.store.pool, options, func(tx pgx.Tx) (err error) {
-		r.state, err = loadCurrent(ctx, tx, subjects)
+		r.state, err = loadCurrent(ctx, tx, subjects, places)
 		return err
 	})
+	if err == nil {
+		err = r.noteGuests(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("repair %s: %w", r.at, err)
 	}
 	return nil
+}
+
+// noteGuests writes down, before the first byte, that what is pushed of memories that only come along may arrive late: they are repaired when it cannot
+// any more.
+func (r *repair) noteGuests(ctx context.Context) error {
+	if len(r.state.guests) == 0 {
+		return nil
+	}
+	_, err := r.store.pool.Exec(ctx, `
+		insert into repairs (peer, subject, key, lane, method, reason, due_at)
+		select $1, 'memory', g.id, $2, 'renew', 'doubt', clock_timestamp() + $4::interval
+		from unnest($3::text[]) g (id)
+		order by g.id
+		on conflict (peer, subject, key) do update set again_at = greatest(repairs.again_at, excluded.due_at)`,
+		r.at.Peer, r.at.Lane, r.state.guests, r.cfg.JobTimeout+r.cfg.Zombie)
+	return err
 }
 
 func (r *repair) push(ctx context.Context) delivery {
@@ -258,7 +289,8 @@ func (r *repair) leaveAlone(ctx context.Context, tx pgx.Tx, by setback) error {
 	return setBack(ctx, tx, r.at.Peer, by)
 }
 
-// finish removes a repair that is done, or keeps it until a push of it that got no answer cannot arrive any more. A row that was made due again meanwhile
+// finish removes a repair that is done, or keeps it until a push of it that got no answer cannot arrive any more, and renews it then: that push may bring a link
+// back. A row that was made due again meanwhile
 // stays as it is.
 func (r *repair) finish(ctx context.Context, tx pgx.Tx, row repairRow, d delivery) error {
 	again := row.Again
@@ -271,7 +303,7 @@ func (r *repair) finish(ctx context.Context, tx pgx.Tx, row repairRow, d deliver
 			where peer = $1 and subject = $2 and key = $3 and due_at = $4 and ($5::timestamptz is null or $5 <= clock_timestamp())
 		)
 		update repairs
-		set due_at = $5, again_at = null
+		set due_at = $5, again_at = null, method = 'renew'
 		where peer = $1 and subject = $2 and key = $3 and due_at = $4 and $5 > clock_timestamp()`,
 		r.at.Peer, string(row.Subject), row.Key, row.DueAt, again)
 	return err
@@ -285,7 +317,8 @@ func (r *repair) postpone(ctx context.Context, tx pgx.Tx, row repairRow, d deliv
 	}
 	_, err := tx.Exec(ctx, `
 		update repairs
-		set due_at = greatest(due_at, clock_timestamp() + $4::interval), again_at = $5, attempts = attempts + 1, class = $6
+		set due_at = greatest(due_at, clock_timestamp() + $4::interval), again_at = $5, attempts = attempts + 1, class = $6,
+		    method = case when $5::timestamptz is null then method else 'renew' end
 		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, delay, again, string(class))
 	return err
 }

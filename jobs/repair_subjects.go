@@ -23,6 +23,8 @@ const (
 //
 //   - a store or a delete, of the title that the memory has, is put right by writing what is there now;
 //   - anything else (another title, archives, restores, consolidations, a link of a memory that has ended since) by renewing it.
+//
+// The titles that a memory was to have go with its repair: see repairs.places.
 func repairSubjects(ctx context.Context, tx pgx.Tx, p string, entries []int64, of which, due *time.Time) (int64, error) {
 	tag, err := tx.Exec(ctx, `
 		with e as materialized (
@@ -61,11 +63,13 @@ func repairSubjects(ctx context.Context, tx pgx.Tx, p string, entries []int64, o
 			where (k.subject, k.key) in (select t.subject, t.key from touched t)
 			group by k.subject, k.key
 		)
-		insert into repairs (peer, subject, key, lane, method, reason, entry, due_at)
+		insert into repairs (peer, subject, key, lane, method, reason, entry, places, due_at)
 		select $1, t.subject, t.key, coalesce(outbox_lane(min(coalesce(m.namespace, a.namespace))), min(b.lane), min(t.lane)),
 		       case when t.subject <> 'memory' or (min(a.id) is null and bool_and(t.kind = 'delete' or (t.kind = 'store'
 		           and (m.id is null or (m.namespace = t.namespace and m.title = t.title))))) then 'store' else 'renew' end,
-		       'doubt', min(t.entry), coalesce($4::timestamptz, clock_timestamp())
+		       'doubt', min(t.entry),
+		       coalesce(jsonb_agg(distinct jsonb_build_array(t.namespace, t.title)) filter (where t.subject = 'memory' and t.title <> ''), '[]'),
+		       coalesce($4::timestamptz, clock_timestamp())
 		from touched t
 		left join memories m on t.subject = 'memory' and m.id = t.key
 		left join archived_memories a on t.subject = 'memory' and a.id = t.key
@@ -76,9 +80,12 @@ func repairSubjects(ctx context.Context, tx pgx.Tx, p string, entries []int64, o
 		on conflict (peer, subject, key) do update
 		set method = case when 'renew' in (repairs.method, excluded.method) then 'renew' else 'store' end,
 		    entry = least(repairs.entry, excluded.entry), lane = excluded.lane,
+		    places = (select coalesce(jsonb_agg(distinct p), '[]') from jsonb_array_elements(repairs.places || excluded.places) p),
 		    -- A repair that is being done now is due again: it may have read the state before.
 		    due_at = case when $4::timestamptz is null then excluded.due_at else least(repairs.due_at, excluded.due_at) end,
-		    again_at = case when $4::timestamptz is null then repairs.again_at else greatest(repairs.again_at, excluded.due_at) end`,
+		    -- One that waits to be done once more still has to be, then.
+		    again_at = case when $4::timestamptz is null then greatest(repairs.again_at, case when repairs.due_at > clock_timestamp() then repairs.due_at end)
+		        else greatest(repairs.again_at, excluded.due_at) end`,
 		p, entries, bool(of), due)
 	if err != nil {
 		return 0, fmt.Errorf("make repairs for %s: %w", p, err)

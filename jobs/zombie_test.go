@@ -164,10 +164,11 @@ func (f *fleet) pass() {
 	f.exec(`update repairs set due_at = least(due_at, now()), again_at = again_at - interval '2 hours'`)
 }
 
-// settled waits until everybody has everything and nothing is in doubt.
+// settled waits until everybody has everything and nothing is in doubt, and lets the time for that pass.
 func (f *fleet) settled() {
 	f.t.Helper()
 	f.eventually("everything is pushed and nothing in doubt", func() bool {
+		f.pass() // also for what a repair has noted of itself
 		return f.scalar(`select (select count(*) from undispatched) + (select count(*) from batches where verdict = 'pending') + (select count(*) from lagging)
 			+ (select count(*) from doubts) + (select count(*) from repairs) + (select count(*) from refusals)`) == 0
 	})
@@ -296,7 +297,6 @@ func TestPushThatArrivesLateIsPutRight(t *testing.T) {
 			if harm := !slices.Equal(l.state("a"), l.state("c")); harm != tt.harm {
 				t.Errorf("got harm done %t by the late push, want %t:\n%s", harm, tt.harm, cmp.Diff(l.state("a"), l.state("c")))
 			}
-			f.pass()
 			f.settled()
 			if diff := cmp.Diff(l.state("a"), l.state("c")); diff != "" {
 				t.Errorf("c is not what the others are (-want +got):\n%s", diff)
@@ -338,7 +338,6 @@ func TestPushOfAKilledWorkerIsInDoubt(t *testing.T) {
 			if got := l.state("c"); len(got) != 1 {
 				t.Fatalf("got %q, want that the memory is back", got)
 			}
-			f.pass()
 			f.settled()
 			if got := l.state("c"); len(got) != 0 {
 				t.Errorf("got %q, want nothing", got)
@@ -360,7 +359,6 @@ func TestDoubtWithoutLaterEntriesIsNoRepair(t *testing.T) {
 	f.eventually("in doubt", func() bool { return f.scalar(`select count(*) from doubts`) > 0 })
 	l.answer()
 	f.inStep()
-	f.pass()
 	f.settled()
 	if n := f.scalar(`select count(*) from made`); n != 0 {
 		t.Errorf("got %d repairs, want none", n)
@@ -385,7 +383,6 @@ func TestRepairThatArrivesLateIsRepeated(t *testing.T) {
 	if got := l.state("c"); len(got) != 0 {
 		t.Fatalf("got %q, want that the late push has deleted it", got)
 	}
-	f.pass()
 	f.settled()
 	if diff := cmp.Diff(l.state("a"), l.state("c")); diff != "" {
 		t.Errorf("c is not what the others are (-want +got):\n%s", diff)
@@ -453,7 +450,6 @@ func TestDoubtOfAnAppendedEntry(t *testing.T) {
 	if got := l.state("c"); len(got) != 1 {
 		t.Fatalf("got %q, want that the memory is back", got)
 	}
-	f.pass()
 	f.settled()
 	if got := l.state("c"); len(got) != 0 {
 		t.Errorf("got %q, want nothing", got)
@@ -479,4 +475,49 @@ func TestStoppedFanOutIsInDoubt(t *testing.T) {
 		f.dump()
 		t.Errorf("got %d doubts, want 1", n)
 	}
+}
+
+// A late store makes room for nobody: what is stored under its title after it is merged into it, and would go with it.
+func TestLateStoreTakesATitle(t *testing.T) {
+	t.Parallel()
+	f, l := startLate(t)
+	l.hold(`"one"`)
+	f.exec(memoryNamed("x", "ns", "T", "one"))
+	f.eventually("the push is given up", func() bool { return l.holding() > 0 })
+	l.answer()
+	f.inStep()
+	f.exec(`select memory_delete('x')`)
+	f.inStep()
+	l.land()
+	f.exec(memoryNamed("y", "ns", "T", "two"))
+	f.inStep()
+	if got := l.state("c"); len(got) != 1 || !strings.HasPrefix(got[0], "live x: ") {
+		t.Fatalf("got %q, want that y was merged into x", got)
+	}
+	f.settled()
+	if diff := cmp.Diff(l.state("a"), l.state("c")); diff != "" {
+		t.Errorf("c is not what the others are (-want +got):\n%s", diff)
+	}
+}
+
+// A repair that has to be done once more later is done then, too, if it becomes due for another reason before.
+func TestDoubtKeepsTheRepetitionOfARepair(t *testing.T) {
+	t.Parallel()
+	f, l := startLate(t)
+	x := memoryNamed("x", "ns", "X", "one")
+	l.hold(`"one"`)
+	f.exec(x)
+	f.eventually("the push is given up", func() bool { return l.holding() > 0 })
+	l.answer()
+	f.inStep()
+	f.exec(`
+		select memory_delete('x');
+		insert into repairs (peer, subject, key, lane, method, reason, due_at)
+		values ('c', 'memory', 'x', outbox_lane('ns'), 'renew', 'doubt', now() + interval '1 hour')`)
+	f.inStep()
+	f.exec(`update doubts set until = until - interval '2 hours'`)
+	f.eventually("the doubt is over", func() bool { return f.scalar(`select count(*) from doubts`) == 0 })
+	f.eventually("the repair is done, and waits", func() bool {
+		return f.scalar(`select count(*) from repairs where due_at > now() + interval '30 minutes'`) == 1
+	})
 }

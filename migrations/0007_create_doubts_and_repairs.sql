@@ -29,6 +29,9 @@ create table repairs (
     reason   text        not null,
     -- For a memory that is in no table of ours: its state is that of the log from this entry on.
     entry    bigint      not null default 0,
+    -- Of a memory: [namespace, title] of each store of it that may have arrived late. Another memory that has such a title now may have been merged into the
+    -- late row, and would go with it.
+    places   jsonb       not null default '[]',
     due_at   timestamptz not null default now(),
     -- Once more, when a push that carried the repair and got no answer cannot arrive any more.
     again_at timestamptz,
