@@ -39,6 +39,7 @@ var errAttemptLimit = fmt.Errorf("attempt limit of %s: %w", AttemptLimit, contex
 // Client sends pushes to one peer over connections of its own. It is safe for concurrent use. It prints as its peer's id.
 type Client struct {
 	id         string
+	base       string // without a trailing slash
 	endpoint   *url.URL
 	host       string
 	key        ed25519.PrivateKey
@@ -78,6 +79,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	return &Client{
 		id:         cfg.ID,
+		base:       base.String(),
 		endpoint:   endpoint,
 		host:       base.Hostname(),
 		key:        cfg.SigningKey,
@@ -233,13 +235,16 @@ func (c *Client) admit(req Request) *Error {
 	case !headerValue(req.IdempotencyKey):
 		return invalid(ClassInvalidRequest, "the idempotency key holds a character that a header cannot carry")
 	}
+	return c.askGate()
+}
+
+// askGate is the refusal of the outbound gate, nil if there is none.
+func (c *Client) askGate() *Error {
 	if c.gate == nil {
 		return nil
 	}
 	if err := c.gate(c.endpoint.Scheme, c.host); err != nil {
-		e := invalid(ClassBlocked, printable(gatePrefix+c.host+": "+err.Error()))
-		e.cause = err
-		return e
+		return &Error{Class: ClassBlocked, Detail: printable(gatePrefix + c.host + ": " + err.Error()), cause: err, unsent: true}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package refpeer
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,14 +14,18 @@ import (
 // parked actions have if no limit is asked for.
 const defaultListPage = 50
 
-// pageLimit reads the parameter limit, or answers 400.
-func pageLimit(w http.ResponseWriter, r *http.Request) (int, bool) {
-	limit, err := pageNumber(r, "limit", defaultListPage)
-	if err != nil {
+// listPage is the part of a list that a caller asked for.
+type listPage struct{ limit, offset int }
+
+// pageOf reads the parameters limit and offset, or answers 400.
+func pageOf(w http.ResponseWriter, r *http.Request) (listPage, bool) {
+	limit, limitErr := pageNumber(r, "limit", defaultListPage)
+	offset, offsetErr := pageNumber(r, "offset", 0)
+	if err := errors.Join(limitErr, offsetErr); err != nil {
 		errorReply(http.StatusBadRequest, err.Error()).write(w)
-		return 0, false
+		return listPage{}, false
 	}
-	return min(limit, maxPage), true
+	return listPage{min(limit, maxPage), offset}, true
 }
 
 // visibleLinks reads the links of a memory whose ends the caller may see both.
@@ -57,11 +62,11 @@ func (p *Peer) handleLinks(w http.ResponseWriter, r *http.Request) {
 
 // handleArchive answers archived memories by id.
 func (p *Peer) handleArchive(w http.ResponseWriter, r *http.Request) {
-	limit, ok := pageLimit(w, r)
+	page, ok := pageOf(w, r)
 	if !ok {
 		return
 	}
-	archived, err := readArchived(r.Context(), p.store.readers, `order by id limit ?`, limit)
+	archived, err := readArchived(r.Context(), p.store.readers, `order by id limit ? offset ?`, page.limit, page.offset)
 	if err != nil {
 		p.internalError(r.Context(), err).write(w)
 		return
@@ -91,13 +96,14 @@ func (p *Peer) handleArchiveStats(w http.ResponseWriter, r *http.Request) {
 
 // handlePending answers parked actions, and decided ones, by id.
 func (p *Peer) handlePending(w http.ResponseWriter, r *http.Request) {
-	limit, ok := pageLimit(w, r)
+	page, ok := pageOf(w, r)
 	if !ok {
 		return
 	}
 	namespace, status := r.FormValue("namespace"), r.FormValue("status")
 	pendings, err := readPendings(r.Context(), p.store.readers,
-		`where (? = '' or namespace = ?) and (? = '' or status = ?) order by id limit ?`, namespace, namespace, status, status, limit)
+		`where (? = '' or namespace = ?) and (? = '' or status = ?) order by id limit ? offset ?`,
+		namespace, namespace, status, status, page.limit, page.offset)
 	if err != nil {
 		p.internalError(r.Context(), err).write(w)
 		return

@@ -92,8 +92,17 @@ func TestReadArchive(t *testing.T) {
 			t.Errorf("%s: got %v, want %d from m-00", query, got, want)
 		}
 	}
-	if a := getAs(t, peer, "ai:admin", "/api/v1/archive?limit=x"); a.status != http.StatusBadRequest {
-		t.Errorf("bad limit: got %d, want 400", a.status)
+	for query, want := range map[string][]string{
+		"?limit=2&offset=1": {"m-01", "m-02"}, "?offset=59": {"m-59", "z"}, "?offset=61": {},
+	} {
+		if got := pick(t, getAs(t, peer, "ai:admin", "/api/v1/archive"+query), "archived", "id"); !cmp.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", query, got, want)
+		}
+	}
+	for _, query := range []string{"?limit=x", "?offset=-1"} {
+		if a := getAs(t, peer, "ai:admin", "/api/v1/archive"+query); a.status != http.StatusBadRequest {
+			t.Errorf("%s: got %d, want 400", query, a.status)
+		}
 	}
 	want := map[string]any{"archived_total": 61.0, "by_namespace": []any{
 		map[string]any{"namespace": "elsewhere", "count": 1.0}, map[string]any{"namespace": "ns", "count": 60.0},
@@ -119,15 +128,17 @@ func TestReadPending(t *testing.T) {
 	apply(t, peer, fields{"pending_decisions": []any{decisionOf("c", false)}})
 	for query, want := range map[string][]string{
 		"": {"a", "b", "c"}, "?namespace=x/y": {"a"}, "?status=pending": {"a", "b"}, "?status=rejected&namespace=ns": {"c"},
-		"?limit=1": {"a"}, "?namespace=none": {},
+		"?limit=1": {"a"}, "?limit=1&offset=1": {"b"}, "?offset=3": {}, "?namespace=none": {},
 	} {
 		a := get(t, peer, "/api/v1/pending"+query)
 		if got := pick(t, a, "pending", "id"); !cmp.Equal(got, want) || a.json(t)["count"] != float64(len(want)) {
 			t.Errorf("%s: got %s, want %v", query, a.body, want)
 		}
 	}
-	if a := get(t, peer, "/api/v1/pending?limit=-1"); a.status != http.StatusBadRequest {
-		t.Errorf("bad limit: got %d, want 400", a.status)
+	for _, query := range []string{"?limit=-1", "?offset=x"} {
+		if a := get(t, peer, "/api/v1/pending"+query); a.status != http.StatusBadRequest {
+			t.Errorf("%s: got %d, want 400", query, a.status)
+		}
 	}
 }
 
