@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"math/big"
 	"slices"
-	"strings"
 	"time"
+
+	"quorumbox/internal/jsonsame"
 )
 
 // memoriesSQL writes each memory of the store as the JSON object that the protocol has for it, all 26 fields, null where there is none.
@@ -80,7 +80,7 @@ func compare(store, peer []byte) (comparison, error) {
 	for name, kind := range known {
 		x, y := a[name], b[name]
 		switch {
-		case sameJSON(x, y):
+		case jsonsame.Values(x, y):
 		case kind == instant && sameInstant(x, y):
 		case kind == version && mayKeepVersion(x, y):
 			c.byProtocol = true
@@ -120,49 +120,6 @@ func decodeObject(text []byte) (map[string]any, error) {
 		return nil, err
 	}
 	return object, nil
-}
-
-// sameJSON compares decoded JSON: numbers by value, objects without regard to order.
-func sameJSON(a, b any) bool {
-	switch a := a.(type) {
-	case json.Number:
-		b, ok := b.(json.Number)
-		return ok && sameNumber(a, b)
-	case []any:
-		b, ok := b.([]any)
-		return ok && slices.EqualFunc(a, b, sameJSON)
-	case map[string]any:
-		b, ok := b.(map[string]any)
-		if !ok || len(a) != len(b) {
-			return false
-		}
-		for key, value := range a {
-			other, there := b[key]
-			if !there || !sameJSON(value, other) {
-				return false
-			}
-		}
-		return true
-	default:
-		return a == b // string, bool, nil
-	}
-}
-
-// maxExponent bounds the numbers that are compared by value: 1e1000000000 has no business in a memory's metadata, nor here in memory.
-const maxExponent = 5
-
-func sameNumber(a, b json.Number) bool {
-	if a == b {
-		return true
-	}
-	for _, n := range []json.Number{a, b} {
-		if _, exponent, ok := strings.Cut(strings.ToLower(n.String()), "e"); ok && len(strings.TrimLeft(exponent, "+-0")) > maxExponent {
-			return false
-		}
-	}
-	x, okX := new(big.Rat).SetString(a.String())
-	y, okY := new(big.Rat).SetString(b.String())
-	return okX && okY && x.Cmp(y) == 0
 }
 
 func sameInstant(a, b any) bool {
