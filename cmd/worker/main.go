@@ -87,6 +87,7 @@ Settings come from a YAML file (--config) and the environment (QUORUMBOX_…, DA
 		newKeysCommand(),
 		newPeersCommand(),
 		newRefusalsCommand(),
+		newVerifyCommand(),
 		newPeerCommand(),
 		newDemoCommand(),
 		newBenchCommand(),

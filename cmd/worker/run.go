@@ -18,6 +18,7 @@ import (
 	"quorumbox/internal/metrics"
 	"quorumbox/internal/metrics/backlog"
 	"quorumbox/internal/peer"
+	"quorumbox/internal/verify"
 	"quorumbox/jobs"
 	"quorumbox/migrations"
 	"quorumbox/outbox"
@@ -68,6 +69,7 @@ type worker struct {
 	relay   *outbox.Relay
 	sweeper *jobs.Sweeper
 	pruner  *jobs.Pruner
+	verify  *verify.Loop  // nil: none
 	pages   *admin.Server // nil: none
 }
 
@@ -141,6 +143,9 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		BacklogAge:     cfg.Retention.BacklogAge,
 		Logger:         logger,
 	})
+	if cfg.Verify.Every > 0 {
+		w.verify = newVerifyLoop(pool, w.peers, cfg, logger, counts)
+	}
 	if cfg.Admin.Listen != "" {
 		if w.pages, err = admin.New(admin.Config{
 			Pool: pool, Client: w.client, Logger: logger, Listen: cfg.Admin.Listen, Registry: counts.Registry(),
@@ -149,6 +154,22 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		}
 	}
 	return w, nil
+}
+
+// newVerifyLoop makes what compares the peers with the store in the background.
+func newVerifyLoop(pool *pgxpool.Pool, peers map[string]*peer.Client, cfg config.Config, logger *slog.Logger, counts *metrics.Metrics) *verify.Loop {
+	readers := make(map[string]verify.Reader, len(peers))
+	for id, client := range peers {
+		readers[id] = client
+	}
+	return &verify.Loop{
+		Pool:    pool,
+		Peers:   readers,
+		Every:   cfg.Verify.Every,
+		Options: verify.Options{AsAgent: cfg.SenderID, Rate: float64(cfg.Verify.Rate), Repair: verify.Switch(cfg.Verify.Repair)},
+		Logger:  logger,
+		Counter: counts,
+	}
 }
 
 // pushURLs are where the peers are pushed, by id.
@@ -224,6 +245,9 @@ func (w *worker) run(ctx context.Context) error {
 	loops.Go(func() error { return w.relay.Run(ctx) })
 	loops.Go(func() error { return w.sweeper.Run(ctx) })
 	loops.Go(func() error { return w.pruner.Run(ctx) })
+	if w.verify != nil {
+		loops.Go(func() error { return w.verify.Run(ctx) })
+	}
 	if w.pages != nil {
 		loops.Go(func() error { w.servePages(ctx); return nil })
 	}

@@ -51,6 +51,8 @@ type Config struct {
 	Jobs Jobs `koanf:"jobs"`
 	// Retention says how much of the past is kept.
 	Retention Retention `koanf:"retention"`
+	// Verify is the comparison in the background.
+	Verify Verify `koanf:"verify"`
 	// Admin is the operator's listener.
 	Admin Admin `koanf:"admin"`
 	// Log says what is logged, and how.
@@ -162,6 +164,16 @@ type Retention struct {
 	Tombstones time.Duration `koanf:"tombstones" doc:"how long it is remembered that a memory was deleted, 1h to 8760h: what a repeated delete answers with, and what tells a deleted memory from one that was never here"`
 }
 
+// Verify is the comparison of the peers with the store that one worker of the fleet does in the background.
+type Verify struct {
+	// Every is the pause between two comparisons. 1m to 720h, or 0s: none.
+	Every time.Duration `koanf:"every" doc:"how often one worker of the fleet compares each active peer with the store, 1m to 720h; 0s: never"`
+	// Rate is how fast a peer is read. 1 to 1000.
+	Rate int `koanf:"rate" doc:"most requests of that comparison to a peer in a second, 1 to 1000"`
+	// Repair brings what differs to the store's state.
+	Repair bool `koanf:"repair" doc:"true: what differs is repaired, but not what the store never had; false: it is logged and counted"`
+}
+
 // Admin is the operator's listener: status, metrics and River UI.
 type Admin struct {
 	// Listen is a loopback host and port. Empty: no listener.
@@ -218,6 +230,7 @@ func Default() Config {
 			SoftStop:           10 * time.Second,
 		},
 		Retention: Retention{History: time.Hour, BacklogEntries: 5_000_000, BacklogAge: 72 * time.Hour, Tombstones: 720 * time.Hour},
+		Verify:    Verify{Rate: 2}, // every: 0s, never
 		Admin:     Admin{Listen: "127.0.0.1:9080"},
 		Log:       Log{Level: slog.LevelInfo, Format: LogJSON},
 	}

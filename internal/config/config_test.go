@@ -78,6 +78,7 @@ retry: {initial: 2s, max: 1m, hold: 3m, workers: 1, zombie: 2m}
 relay: {poll_min: 2ms, poll_max: 100ms}
 jobs: {timeout: 9s, rescue_after: 40s, completed_retention: 1h, soft_stop: 0s}
 retention: {history: 10m, backlog_entries: 2000, backlog_age: 2h, tombstones: 24h}
+verify: {every: 24h, rate: 5, repair: true}
 admin: {listen: "[::1]:0"}
 log: {level: warn, format: text}
 `
@@ -117,6 +118,7 @@ func TestLoadFile(t *testing.T) {
 		{"relay", got.Relay, config.Relay{PollMin: 2 * time.Millisecond, PollMax: 100 * time.Millisecond}},
 		{"jobs", got.Jobs, config.Jobs{Timeout: 9 * time.Second, RescueAfter: 40 * time.Second, CompletedRetention: time.Hour}},
 		{"retention", got.Retention, config.Retention{History: 10 * time.Minute, BacklogEntries: 2000, BacklogAge: 2 * time.Hour, Tombstones: 24 * time.Hour}},
+		{"verify", got.Verify, config.Verify{Every: 24 * time.Hour, Rate: 5, Repair: true}},
 		{"admin.listen", got.Admin.Listen, "[::1]:0"},
 		{"log.level", got.Log.Level.String(), "WARN"},
 		{"log.format", got.Log.Format, config.LogText},

@@ -33,6 +33,10 @@ func (c Config) Validate() error {
 	p.checkRetryAndRelay(c.Retry, c.Relay)
 	p.checkJobs(c.Jobs)
 	p.checkRetention(c.Retention, c.Retry)
+	if c.Verify.Every != 0 {
+		p.durationRange("verify.every", c.Verify.Every, time.Minute, 720*time.Hour)
+	}
+	p.intRange("verify.rate", c.Verify.Rate, 1, 1000)
 	p.add(checkListen(c.Admin.Listen))
 	if c.Log.Format != LogJSON && c.Log.Format != LogText {
 		p.addf("log.format is %s: want json or text", show(string(c.Log.Format)))

@@ -31,6 +31,9 @@ type Metrics struct {
 	repairs     *prometheus.CounterVec   // peer
 	refusals    *prometheus.CounterVec   // peer, class
 
+	differences *prometheus.CounterVec // peer, kind
+	verified    *prometheus.GaugeVec   // peer
+
 	retryOutcomes  closed
 	dropped        closed
 	acks           closed
@@ -57,6 +60,7 @@ func New() *Metrics {
 	with := promauto.With(registry)
 	m.registerPushes(with)
 	m.registerQuorum(with)
+	m.registerVerify(with)
 	return m
 }
 
@@ -88,6 +92,10 @@ func (m *Metrics) SetPeers(ids []string) {
 		m.connections.WithLabelValues(id, labelNew)
 		m.connections.WithLabelValues(id, labelReused)
 		m.catchUp.WithLabelValues(id)
+		m.verified.WithLabelValues(id)
+		for _, kind := range verifyKinds() {
+			m.differences.WithLabelValues(id, kind)
+		}
 		m.repairs.WithLabelValues(id)
 	}
 	m.peers.Store(&known)
