@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -22,31 +23,28 @@ type hold struct {
 	head   int64 // the newest batch: cursor, or the one after it that was not decided when the lane was taken, and that somebody may be pushing
 }
 
-// takeLane holds a lane. ok is false if somebody else holds it, or it is left alone after a failure, or a push to it is to be tried again first.
-// A peer in step gets a row in lagging for as long as it lasts, so that what depends on the lane waits in the other lanes, too.
+// takeLane holds a lane in which the peer is in step. ok is false if it lags there. The peer gets a row in lagging for as long as that lasts, so that
+// what depends on the lane waits in the other lanes, too.
 func (s *store) takeLane(ctx context.Context, tx pgx.Tx, at peerLane) (h hold, ok bool, err error) {
 	if err := outbox.LockLanes(ctx, tx, []int16{at.Lane}); err != nil {
 		return h, false, err
 	}
 	h.peerLane = at
-	rows, err := tx.Query(ctx, `
-		insert into lagging as l (peer, lane, cursor, pushed_to, holder, leased_until)
+	err = tx.QueryRow(ctx, `
+		insert into lagging (peer, lane, cursor, pushed_to, holder, leased_until)
 		select $1, $2, coalesce(case when b.verdict = 'pending' then b.number - 1 else b.number end, 0), coalesce(b.number, 0), nextval('tokens'),
 		       clock_timestamp() + $3::interval
 		from (select) one
 		left join lateral (select b.number, b.verdict from batches b where b.lane = $2 order by b.number desc limit 1) b on true
-		on conflict (peer, lane) do update
-		set holder = excluded.holder, leased_until = excluded.leased_until
-		where l.leased_until is null and l.not_before <= clock_timestamp() and l.retry is not null and l.pushed_to = l.cursor
-		returning l.holder, l.cursor, l.pushed_to`, at.Peer, at.Lane, retryLease)
+		on conflict (peer, lane) do nothing
+		returning holder, cursor, pushed_to`, at.Peer, at.Lane, retryLease).Scan(&h.token, &h.cursor, &h.head)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return h, false, nil
+	}
 	if err != nil {
 		return h, false, fmt.Errorf("hold lane %d of %s: %w", at.Lane, at.Peer, err)
 	}
-	_, err = pgx.ForEachRow(rows, []any{&h.token, &h.cursor, &h.head}, func() error { ok = true; return nil })
-	if err != nil {
-		return h, false, fmt.Errorf("hold lane %d of %s: %w", at.Lane, at.Peer, err)
-	}
-	return h, ok, nil
+	return h, true, nil
 }
 
 const (

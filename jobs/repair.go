@@ -44,7 +44,10 @@ func (w *repairWorker) Work(ctx context.Context, job *river.Job[RepairArgs]) err
 	if err := r.load(ctx); err != nil {
 		return err
 	}
-	d := r.push(ctx)
+	var d delivery
+	if len(r.rows) > 0 {
+		d = r.push(ctx)
+	}
 	fault.Hit(fault.RepairPushed)
 	// What the peer did is written down also if the worker is told to stop meanwhile.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -63,6 +66,7 @@ type repair struct {
 	at     peerLane
 	hold   hold
 	rows   []repairRow
+	left   []repairRow // for later
 	state  *current
 	owners map[int64]subject
 }
@@ -150,44 +154,6 @@ func (r *repair) moveAway(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// load reads what the store has of the subjects.
-func (r *repair) load(ctx context.Context) error {
-	subjects := make([]subject, len(r.rows))
-	var places []slot
-	for i, row := range r.rows {
-		subjects[i] = row.subject()
-		places = append(places, row.Places...)
-	}
-	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err := pgx.BeginTxFunc(ctx, r.store.pool, options, func(tx pgx.Tx) (err error) {
-		r.state, err = loadCurrent(ctx, tx, subjects, places)
-		return err
-	})
-	if err == nil {
-		err = r.noteGuests(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("repair %s: %w", r.at, err)
-	}
-	return nil
-}
-
-// noteGuests writes down, before the first byte, that what is pushed of memories that only come along may arrive late: they are repaired when it cannot
-// any more.
-func (r *repair) noteGuests(ctx context.Context) error {
-	if len(r.state.guests) == 0 {
-		return nil
-	}
-	_, err := r.store.pool.Exec(ctx, `
-		insert into repairs (peer, subject, key, lane, method, reason, due_at)
-		select $1, 'memory', g.id, $2, 'renew', 'doubt', clock_timestamp() + $4::interval
-		from unnest($3::text[]) g (id)
-		order by g.id
-		on conflict (peer, subject, key) do update set again_at = greatest(repairs.again_at, excluded.due_at)`,
-		r.at.Peer, r.at.Lane, r.state.guests, r.cfg.JobTimeout+r.cfg.Zombie)
-	return err
-}
-
 func (r *repair) push(ctx context.Context) delivery {
 	ctx, stop := r.store.keepLease(ctx, r.hold.token, []advance{{peerLane: r.at, Cursor: r.hold.cursor}})
 	defer stop()
@@ -246,6 +212,11 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 				return err
 			}
 			delete(refused, row.subject())
+		}
+		for _, row := range r.left {
+			if err := r.later(ctx, tx, row); err != nil {
+				return err
+			}
 		}
 		return r.addRefused(ctx, tx, refused)
 	})
@@ -306,6 +277,18 @@ func (r *repair) finish(ctx context.Context, tx pgx.Tx, row repairRow, d deliver
 		set due_at = $5, again_at = null, method = 'renew'
 		where peer = $1 and subject = $2 and key = $3 and due_at = $4 and $5 > clock_timestamp()`,
 		r.at.Peer, string(row.Subject), row.Key, row.DueAt, again)
+	return err
+}
+
+// leftFor is how long a repair is left that is of something that the log has more about.
+const leftFor = 500 * time.Millisecond
+
+// later leaves a repair of which nothing was pushed as it was.
+func (r *repair) later(ctx context.Context, tx pgx.Tx, row repairRow) error {
+	_, err := tx.Exec(ctx, `
+		update repairs
+		set due_at = greatest(due_at, clock_timestamp() + $4::interval), again_at = $5
+		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, leftFor, row.Again)
 	return err
 }
 

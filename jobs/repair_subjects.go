@@ -93,7 +93,7 @@ func repairSubjects(ctx context.Context, tx pgx.Tx, p string, entries []int64, o
 	return tag.RowsAffected(), nil
 }
 
-// sweepDoubts turns doubts that are over into repairs, and gives repairs that are due a job, one for each lane of a peer that is not held.
+// sweepDoubts turns doubts that are over into repairs, and gives repairs that are due a job, one for each lane in which the peer is in step.
 func (s *Sweeper) sweepDoubts(ctx context.Context, tx pgx.Tx) error {
 	if err := dropDoubts(ctx, tx, s.cfg.Peers); err != nil {
 		return err
@@ -111,11 +111,7 @@ func (s *Sweeper) sweepDoubts(ctx context.Context, tx pgx.Tx) error {
 	rows, err := tx.Query(ctx, `
 		select w.peer, w.lane
 		from (select distinct peer, lane from repairs where due_at <= clock_timestamp() and peer = any ($1)) w
-		where not exists (
-				select from lagging l
-				where l.peer = w.peer and l.lane = w.lane
-				  and (l.leased_until is not null or l.not_before > clock_timestamp() or l.retry is null or l.pushed_to > l.cursor)
-			)
+		where not exists (select from lagging l where l.peer = w.peer and l.lane = w.lane)
 			and not exists (select from lagging l where l.peer = w.peer and l.last_class = any ($3)) -- its retries find out when it is back
 			and not exists (
 				select from river_job j

@@ -186,14 +186,14 @@ func (s *Sweeper) sweepRefusals(ctx context.Context, tx pgx.Tx) error {
 			  and not exists (select from lagging l where l.peer = r.peer and (l.lane = r.lane or l.last_class = any ($3)))
 			  and not exists (
 				select from river_job j
-				where j.kind = 'redeliver' and j.state in ('available', 'pending', 'retryable', 'scheduled', 'running')
+				where j.kind = 'redeliver' and j.state in ('available', 'pending', 'retryable', 'scheduled')
 				  and j.args @> jsonb_build_object('peer', r.peer, 'entry', r.entry)
 			)
 			order by r.next_at
 			limit greatest(0, $2 - (
 				select count(*)
 				from river_job j
-				where j.kind = 'redeliver' and j.state in ('available', 'pending', 'retryable', 'scheduled', 'running')
+				where j.kind = 'redeliver' and j.state in ('available', 'pending', 'retryable', 'scheduled')
 				  and j.args @> jsonb_build_object('peer', p.peer)
 			))
 		) due

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/riverqueue/river"
 
 	"quorumbox/internal/peer"
 	"quorumbox/internal/pgtest"
@@ -520,4 +521,35 @@ func TestDoubtKeepsTheRepetitionOfARepair(t *testing.T) {
 	f.eventually("the repair is done, and waits", func() bool {
 		return f.scalar(`select count(*) from repairs where due_at > now() + interval '30 minutes'`) == 1
 	})
+}
+
+// A repair does not run ahead of the log: the archive that comes behind it would take along the memory's next life.
+func TestRepairWaitsForTheLog(t *testing.T) {
+	t.Parallel()
+	l := newLate(t)
+	f := start(t, func(c *jobs.Config) { c.FanOut, c.RetryPush, c.Policy.W, c.MaxItems = l, l, 2, 1 }) // the archive and the store after it in two pushes
+	f.exec(memoryNamed("x", "ns", "X", "one"))
+	f.inStep()
+	events, unsubscribe := f.client.Subscribe(river.EventKindQueuePaused)
+	defer unsubscribe()
+	if err := f.client.QueuePause(t.Context(), jobs.FanOutQueue, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-events // the producer has heard of it
+	f.exec(`select memory_archive('x')`)
+	f.eventually("dispatched", func() bool { return f.scalar(`select count(*) from batches`) == 2 })
+	f.exec(memoryNamed("x", "ns", "X", "two"))
+	f.exec(`
+		insert into repairs (peer, subject, key, lane, method, reason, due_at)
+		values ('c', 'memory', 'x', outbox_lane('ns'), 'renew', 'verify', now() - interval '1 minute')`)
+	f.eventually("the repair is left for later, or done", func() bool {
+		return f.scalar(`select count(*) from repairs where due_at < now() - interval '30 seconds'`) == 0
+	})
+	if err := f.client.QueueResume(t.Context(), jobs.FanOutQueue, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.settled()
+	if diff := cmp.Diff(l.state("a"), l.state("c")); diff != "" {
+		t.Errorf("c is not what the others are (-want +got):\n%s", diff)
+	}
 }
