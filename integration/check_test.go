@@ -106,17 +106,12 @@ func (f *fleet) converge(t *testing.T, h history) {
 	f.check(t)
 }
 
-// check looks at what must hold at any time.
+// check looks at what must hold when nothing is left to do.
 func (f *fleet) check(t *testing.T) {
 	t.Helper()
-	for _, problems := range [][]string{
-		f.falseVerdicts(t.Context()),
-		f.outOfOrder(t.Context()),
-		f.dispatchedTwice(t.Context()),
-		f.leaks(t.Context()),
-	} {
-		if len(problems) > 0 {
-			t.Errorf("invariants do not hold:\n%s", list(problems))
+	for _, i := range f.inTheEnd() {
+		if problems := i.find(t.Context()); len(problems) > 0 {
+			t.Errorf("%s does not hold:\n%s", i.id, list(problems))
 		}
 	}
 }
@@ -144,6 +139,10 @@ func (f *fleet) unsettled(ctx context.Context) []string {
 		select 'C6: batch ' || number || ' of lane ' || lane || ' is not decided' from batches where verdict = 'pending'
 		union all
 		select 'C6: ' || peer || ' lags in lane ' || lane || ': ' || last_class from lagging
+		union all
+		select 'C6: ' || count(*) || ' doubts about ' || peer || ' until ' || max(until)::time from doubts group by peer
+		union all
+		select 'C6: ' || count(*) || ' repairs of ' || peer || ' are left' from repairs group by peer
 		union all
 		select 'C6: job ' || kind || ' ' || args || ' is ' || state
 		from river_job
@@ -199,7 +198,10 @@ func (f *fleet) retryJobs(ctx context.Context) []string {
 			|| coalesce(l.retry::text, 'none') || ', and ' || coalesce(j.jobs, 0) || ' jobs have ' || coalesce(j.retry::text, 'it')
 		from (select peer, lane, retry from lagging where retry is not null) l
 		full join live j using (peer, lane, retry)
-		where l.retry is null or coalesce(j.jobs, 0) <> 1`, f.clients())
+		where l.retry is null or coalesce(j.jobs, 0) <> 1
+		union all
+		select 'C3: ' || peer || ', lane ' || lane || ': the row has neither a retry nor a lease that lasts' from lagging
+		where retry is null and (holder is null or leased_until < clock_timestamp())`, f.clients())
 	if err != nil {
 		return []string{err.Error()}
 	}

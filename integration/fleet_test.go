@@ -34,6 +34,9 @@ type setup struct {
 	admin      string // address of the workers' pages: one worker at a time; empty: none
 	settings   string // further ones of the workers, as YAML
 
+	zombies bool          // peers apply pushes that were given up
+	zombie  time.Duration // for how long they may, as the workers are told; 0: a second
+
 	// prepare changes what is not running yet: the peers' flags, the settings, files.
 	prepare func(t *testing.T, f *fleet)
 }
@@ -68,6 +71,9 @@ func newFleet(t *testing.T, s setup) *fleet {
 	}
 	if s.retries == 0 {
 		s.retries = 4
+	}
+	if s.zombie == 0 {
+		s.zombie = time.Second
 	}
 	if s.url == "" {
 		s.url = pgtest.URL(t)
@@ -158,7 +164,7 @@ func (f *fleet) writeConfig(t *testing.T) {
 	}
 	fmt.Fprintf(&b, "database: {url_file: %s, max_conns: 12}\n", f.path("url"))
 	fmt.Fprintf(&b, "quorum: {writes: %s, ack_timeout: %s}\n", f.writes, f.ackTimeout)
-	fmt.Fprintf(&b, "retry: {initial: 100ms, max: 500ms, hold: 1s, workers: %d}\n", f.retries)
+	fmt.Fprintf(&b, "retry: {initial: 100ms, max: 500ms, hold: 1s, workers: %d, zombie: %s}\n", f.retries, f.zombie)
 	fmt.Fprintf(&b, "admin: {listen: %q}\nlog: {level: debug}\n%s\npeers:\n", f.admin, f.settings)
 	for _, p := range f.peers {
 		fmt.Fprintf(&b, "  - {id: %s, url: %s, allow: [127.0.0.0/8]}\n", p.id, p.url())

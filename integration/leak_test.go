@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -43,6 +46,14 @@ func (f *fleet) leaks(ctx context.Context) []string {
 			look("table "+table, text.Bytes(), content)
 		}
 	}
+	if f.admin != "" && slices.ContainsFunc(f.workers, func(w *process) bool { return !w.hasEnded() }) {
+		page, err := f.page(ctx, "/metrics")
+		if err != nil {
+			found = append(found, err.Error())
+		}
+		look("the page of metrics", page, f.secrets)
+		look("the page of metrics", page, content)
+	}
 	processes := f.workers
 	for _, p := range f.peers {
 		if p.proc != nil {
@@ -54,4 +65,22 @@ func (f *fleet) leaks(ctx context.Context) []string {
 		look("log of "+p.name, p.output(), content)
 	}
 	return found
+}
+
+// page is a page of the worker that has the admin address.
+func (f *fleet) page(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+f.admin+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := f.peers[0].client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	page, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", path, res.Status)
+	}
+	return page, err
 }

@@ -117,9 +117,12 @@ type applied struct {
 }
 
 // log is everything that the peer has applied, in order.
-func (p *member) log(ctx context.Context) ([]applied, error) {
+func (p *member) log(ctx context.Context) ([]applied, error) { return p.logAfter(ctx, 0) }
+
+// logAfter is what the peer has applied after the entry of that number.
+func (p *member) logAfter(ctx context.Context, seq int64) ([]applied, error) {
 	var all []applied
-	err := p.lines(ctx, "/_ref/log", func(line []byte) error {
+	err := p.lines(ctx, fmt.Sprintf("/_ref/log?after=%d", seq), func(line []byte) error {
 		var a applied
 		if err := json.Unmarshal(line, &a); err != nil {
 			return err

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"quorumbox/internal/fault"
 )
 
 // process is one child process. What it prints goes to a file that all processes of its name share, one after the other.
@@ -18,6 +20,11 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	log  string // path
+
+	// In a campaign: where it kills itself, which other worker ran when it was started, and that its end was seen.
+	point         fault.Point
+	startedBeside *process
+	counted       bool
 
 	riverClient string // once known
 

@@ -1,26 +1,16 @@
 package integration
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"testing"
 
 	"quorumbox/internal/fault"
 )
 
-func isPrune(p fault.Point) bool { return p == fault.PruneChosen || p == fault.PruneCommitted }
-
 // newPruningFleet is a fleet with a history so short that a test sees the log being pruned.
 func newPruningFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := newFleet(t, setup{settings: `retention: {history: 1s}`})
-	text, err := os.ReadFile(f.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.file(t, "worker.yaml", bytes.Replace(text, []byte("retry: {"), []byte("retry: {zombie: 1s, "), 1))
-	return f
+	return newFleet(t, setup{settings: `retention: {history: 1s}`})
 }
 
 // A worker is killed before and after the log is pruned. The next one prunes the rest, and no row is left over.

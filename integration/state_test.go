@@ -213,7 +213,9 @@ func (f *fleet) convergeAll(t *testing.T, h history) {
 
 // unsettledOrRefused is what is left to do, refusals included. Those are tried again after a minute or more, which is not waited for.
 func (f *fleet) unsettledOrRefused(ctx context.Context) []string {
-	_, err := f.pool.Exec(ctx, `update refusals set next_at = clock_timestamp() where next_at > clock_timestamp() + interval '1 second'`)
+	_, err := f.pool.Exec(ctx, `
+		with refused as (update refusals set next_at = clock_timestamp() where next_at > clock_timestamp() + interval '1 second')
+		update repairs set due_at = clock_timestamp() where class <> '' and due_at > clock_timestamp() + interval '1 second'`)
 	return slices.Concat(problem(err), f.unsettled(ctx), f.refused(ctx))
 }
 

@@ -164,8 +164,19 @@ func stamp(at time.Time) string { return at.UTC().Format("15:04:05.000000") }
 
 // outOfOrder is where a peer got changes of one memory in another order than that of its lane's batches (I3). What is pushed together may be
 // arranged anew, but not so that one memory's changes pass each other. Peers apply the memories of a push before its deletions, so
-// pushes are what is compared. Changes that cannot be told apart are left out, and memories that had others than stores and deletes.
+// pushes are what is compared: where a later change first came, and where the earlier one first did something. Changes that cannot be told apart are left out, and memories that had others than stores and deletes.
+// A repair brings the store's state, ahead of the log: after one there is nothing to compare, nor when the log was pruned.
 func (f *fleet) outOfOrder(ctx context.Context) []string {
+	incomparable, err := f.strings(ctx, `
+		select 'repaired' from river_job where kind = 'repair'
+		union
+		select 'pruned' from batches group by lane having min(number) > 1`)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	if len(incomparable) > 0 {
+		return nil // what is repaired is pushed ahead of the log; and what is pruned cannot be told from what was repeated
+	}
 	batches, err := f.batches(ctx)
 	if err != nil {
 		return []string{err.Error()}
@@ -186,11 +197,14 @@ func (f *fleet) outOfOrder(ctx context.Context) []string {
 		if err != nil {
 			found = append(found, err.Error())
 		}
-		first := map[change]int64{} // pushes count from 1
+		first, did := map[change]int64{}, map[change]int64{} // pushes count from 1
 		for _, a := range log {
 			c := change{a.Op, a.ID, a.UpdatedAt}
 			if _, seen := first[c]; !seen && a.Result != "skipped" {
 				first[c] = a.Push
+			}
+			if _, seen := did[c]; !seen && a.Result != "skipped" && a.Result != "lost" && a.Result != "noop" {
+				did[c] = a.Push
 			}
 		}
 		found = append(found, nonceTwice(p.id, log)...)
@@ -206,9 +220,9 @@ func (f *fleet) outOfOrder(ctx context.Context) []string {
 					continue
 				}
 				m := memory{b.Lane, c.id}
-				if before, seen := last[m]; seen && first[c] < first[before] {
+				if before, seen := last[m]; seen && first[c] < did[before] {
 					found = append(found, fmt.Sprintf("I3: %s, lane %d: %v came in push %d, before %v in push %d",
-						p.id, b.Lane, c, first[c], before, first[before]))
+						p.id, b.Lane, c, first[c], before, did[before]))
 				}
 				last[m] = c
 			}

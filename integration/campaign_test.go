@@ -1,0 +1,264 @@
+package integration
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"quorumbox/internal/fault"
+)
+
+//nolint:gochecknoglobals // a flag of the test binary
+var killsFlag = flag.Int("campaign.kills", 0, "how often TestCampaign kills a worker at each point; 0: it does not run")
+
+const (
+	// reachTime is how long a worker may take to get to a point at which it is to die.
+	reachTime = 60 * time.Second
+
+	// shared is up to how many kills a point the points of an arrangement share a fleet.
+	shared = 3
+
+	// killsPerLook is after how many kills it is checked, under load, what must hold at any time.
+	killsPerLook = 25
+)
+
+// Workers kill themselves at every point beside a durable step, each as often as -campaign.kills says, while others go on, peers misbehave and
+// writers write. The database and the peers stay. It prints a table of the points; run it long with
+//
+//	go test ./integration -run TestCampaign -campaign.kills=100 -parallel=4 -timeout=120m -v
+func TestCampaign(t *testing.T) {
+	t.Parallel()
+	if *killsFlag == 0 {
+		t.Skip("a campaign of its own: -campaign.kills=100 -parallel=4 -timeout=120m (TestWorkerKilledAt and TestAllKinds kill at points in ordinary runs)")
+	}
+	var results tally
+	t.Run("points", func(t *testing.T) {
+		for _, a := range arrangements(t) {
+			for _, points := range a.fleets(*killsFlag) {
+				t.Run(a.name+"/"+string(points[0]), func(t *testing.T) {
+					t.Parallel()
+					a.run(t, points, *killsFlag, &results)
+				})
+			}
+		}
+	})
+	t.Log("kills by point:\n" + results.table())
+	for _, p := range fault.Points() {
+		if got := results.of(p).kills; got < *killsFlag {
+			t.Errorf("C10: %d workers were killed at %s, want %d", got, p, *killsFlag)
+		}
+	}
+}
+
+// fleets splits the points into those that share one fleet.
+func (a arrangement) fleets(kills int) [][]fault.Point {
+	if kills <= shared {
+		return [][]fault.Point{a.points}
+	}
+	return slices.Collect(slices.Chunk(a.points, 1))
+}
+
+// campaign is the kills at some points in one fleet.
+type campaign struct {
+	arrangement
+
+	fleet     *fleet
+	rng       *rand.Rand
+	load      *load
+	takeovers *takeovers
+	workers   [2]*process // that were started last; either may have ended
+	results   *tally
+}
+
+// run kills workers at the points, one point after the other, and checks in the end that every peer equals the writer.
+func (a arrangement) run(t *testing.T, points []fault.Point, kills int, results *tally) {
+	t.Helper()
+	seed := rand.Uint64() //nolint:gosec // no secret
+	t.Logf("seed of the kills: %d", seed)
+	f := newFleet(t, setup{writes: a.writes, ackTimeout: time.Second, zombies: a.zombies, settings: "jobs: {timeout: 4s, rescue_after: 14s}" + a.settings})
+	c := &campaign{
+		arrangement: a, fleet: f, results: results, takeovers: watchTakeovers(t, f),
+		rng: rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // no secret
+	}
+	o := &operations{fleet: f}
+	f.peers[2].setFaults(t, a.faults)
+	do := o.step
+	if a.do != nil {
+		do = func(ctx context.Context, rng *rand.Rand, writer, n int) error { return a.do(f, ctx, rng, writer, n) }
+	}
+	c.load = startLoad(t, 3, f.whileLittleWaits(do))
+	begin, ended := time.Now(), make(chan struct{})
+	defer func() { // also if a check has ended the test
+		if t.Failed() {
+			results.add(points[len(points)-1], result{violations: 1})
+		}
+	}()
+	var disturbing sync.WaitGroup
+	if a.disturb != "" {
+		disturbing.Go(func() { f.disturb(t.Context(), a.disturb, ended) })
+	}
+	for _, p := range points {
+		c.kill(t, p, kills)
+	}
+	close(ended)
+	disturbing.Wait()
+	c.load.stop(t)
+	f.peers[2].setFaults(t, "")
+	c.endArmed(t)
+	if _, err := f.pool.Exec(t.Context(), `update river_queue set paused_at = null`); err != nil {
+		t.Fatal(err)
+	}
+	f.worker(t, "")
+	t.Logf("the points were reached after %s", time.Since(begin).Round(time.Second))
+	f.convergeAll(t, changes)
+	t.Logf("the peers are equal after %s", time.Since(begin).Round(time.Second))
+	results.add(points[len(points)-1], result{took: c.takeovers.distribution()})
+}
+
+// mostWaiting is how many entries may wait for the relay while a campaign's writers write: else, as the few memories that they write depend on each
+// other across lanes, the backlog of a workers' death would take longer to go than the next death to come.
+const mostWaiting = 40
+
+// whileLittleWaits is a step that first waits a moment, and until few entries are left to dispatch.
+func (f *fleet) whileLittleWaits(do step) step {
+	return func(ctx context.Context, rng *rand.Rand, writer, n int) error {
+		ticker := time.NewTicker(pollEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-ticker.C:
+			}
+			var waiting int
+			err := f.pool.QueryRow(ctx, `select count(*) from (select from undispatched limit $1) u`, mostWaiting).Scan(&waiting)
+			if err != nil {
+				return err
+			}
+			if waiting < mostWaiting {
+				return do(ctx, rng, writer, n)
+			}
+		}
+	}
+}
+
+// kill lets workers kill themselves at a point so many times.
+func (c *campaign) kill(t *testing.T, p fault.Point, kills int) {
+	t.Helper()
+	before, looked := c.load.committed.Load(), 0
+	var done result
+	defer func() {
+		done.entries = c.load.committed.Load() - before
+		c.results.add(p, done)
+	}()
+	deadline := time.Now().Add(reachTime)
+	for done.kills < kills {
+		c.startWorkers(t, p)
+		died := c.oneEnds(t, time.Until(deadline))
+		if died == nil {
+			t.Errorf("C10: no worker got to %s within %s", p, reachTime)
+			return
+		}
+		at := time.Now()
+		died.wantKilled(t)
+		if err := c.takeovers.died(t.Context(), died, at); err != nil {
+			t.Fatal(err)
+		}
+		if died.point == p {
+			done.kills++
+			deadline = at.Add(reachTime)
+		}
+		if done.kills-looked >= killsPerLook {
+			looked = done.kills
+			if wrong := c.fleet.wrongNow(t.Context()); len(wrong) > 0 {
+				done.violations += len(wrong)
+				t.Errorf("%s, after %d kills, invariants do not hold:\n%s", p, done.kills, list(wrong))
+			}
+		}
+	}
+	c.endArmed(t)
+}
+
+// startWorkers starts those of the two workers that do not run: the first kills itself at the point, the second does what the arrangement says.
+func (c *campaign) startWorkers(t *testing.T, p fault.Point) {
+	t.Helper()
+	for i, w := range c.workers {
+		if w != nil && !w.hasEnded() {
+			continue
+		}
+		if i == 1 && w != nil && len(c.others) > 0 && w.startedBeside == c.workers[0] {
+			continue // it has died for the first one to find what it had
+		}
+		switch {
+		case i == 0 && c.command != nil:
+			c.workers[i] = c.fleet.launch(t, "operator", []string{"FAULTS=" + kill(p, 1)}, append(slices.Clone(c.command), "--config", c.fleet.config)...)
+		case i == 0 || c.both:
+			c.workers[i] = c.fleet.worker(t, strings.Join(append(slices.Clone(c.with), kill(p, 1+c.rng.IntN(c.most))), ","))
+		case len(c.others) > 0:
+			c.workers[i] = c.fleet.worker(t, kill(c.others[c.rng.IntN(len(c.others))], 1+c.rng.IntN(2)))
+			c.workers[i].startedBeside = c.workers[0]
+		default:
+			c.workers[i] = c.fleet.worker(t, "")
+			continue
+		}
+		if i == 0 || c.both {
+			c.workers[i].point = p
+		}
+	}
+}
+
+// oneEnds waits until one of the workers that run has ended, nil if that takes longer.
+func (c *campaign) oneEnds(t *testing.T, within time.Duration) *process {
+	t.Helper()
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	second := c.workers[1].done
+	if c.workers[1].counted {
+		second = nil
+	}
+	var ended *process
+	select {
+	case <-c.workers[0].done:
+		ended = c.workers[0]
+	case <-second:
+		ended = c.workers[1]
+	case <-timer.C:
+		return nil
+	case <-t.Context().Done():
+		return nil
+	}
+	ended.counted = true
+	return ended
+}
+
+// endArmed kills the workers that would kill themselves.
+func (c *campaign) endArmed(t *testing.T) {
+	t.Helper()
+	for i, w := range c.workers {
+		armed := i == 0 || c.both || len(c.others) > 0
+		if w != nil && armed && !w.hasEnded() {
+			w.kill(t)
+		}
+	}
+}
+
+// disturb runs a statement again and again until stop is closed. It may fail, as what it competes with is being killed.
+func (f *fleet) disturb(ctx context.Context, sql string, stop <-chan struct{}) {
+	ticker := time.NewTicker(10 * pollEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			_, _ = f.pool.Exec(ctx, sql)
+		}
+	}
+}
