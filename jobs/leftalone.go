@@ -73,14 +73,14 @@ type setback struct {
 	failures int // in a row, at least
 }
 
-// setBack leaves all lagging lanes of a peer alone that nobody holds, up to the same instant. It waits for no lock: a row that somebody is working on is
+// setBack leaves all lagging lanes of a peer alone that nobody holds and a retry looks after, up to the same instant. It waits for no lock: a row that somebody is working on is
 // left out.
 func setBack(ctx context.Context, tx pgx.Tx, p string, by setback) error {
 	_, err := tx.Exec(ctx, `
 		with unheld as (
 			select peer, lane
 			from lagging
-			where peer = $1 and leased_until is null
+			where peer = $1 and leased_until is null and retry is not null
 			for update skip locked
 		), until as materialized (
 			select clock_timestamp() + $2::interval as at
@@ -110,7 +110,7 @@ func recordSetbacks(ctx context.Context, tx pgx.Tx, list map[string]setback) err
 func (s *store) answered(ctx context.Context, p string) error {
 	_, err := s.pool.Exec(ctx, `
 		with failed as (
-			select peer, lane from lagging where peer = $1 and last_class = any ($2) for update skip locked
+			select peer, lane from lagging where peer = $1 and last_class = any ($2) and retry is not null for update skip locked
 		)
 		update lagging l
 		set failures = 0, last_class = '', not_before = least(l.not_before, clock_timestamp())
