@@ -75,6 +75,21 @@ func (a RepairArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: PeerQueue(a.Peer), MaxAttempts: maxAttempts}
 }
 
+// SnapshotArgs asks for a peer to be brought the store's current state. Retry is the number that the row of the snapshot carries: a job with another
+// number is out of date and does nothing.
+type SnapshotArgs struct {
+	Peer  string `json:"peer"`
+	Retry int64  `json:"retry"`
+}
+
+// Kind names the job for River.
+func (SnapshotArgs) Kind() string { return "snapshot" }
+
+// InsertOpts puts the job into the peer's own queue.
+func (a SnapshotArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: PeerQueue(a.Peer), MaxAttempts: maxAttempts}
+}
+
 // maxAttempts bounds the attempts that end in an error of ours (a peer's failures snooze instead). A job that uses them up is
 // discarded by River and made again by the sweeper.
 const maxAttempts = 25

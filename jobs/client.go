@@ -159,6 +159,9 @@ func NewClient(pool *pgxpool.Pool, cfg Config) (*river.Client[pgx.Tx], error) {
 	if err := river.AddWorkerSafely(workers, &repairWorker{cfg: cfg, store: s}); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
+	if err := river.AddWorkerSafely(workers, &snapshotWorker{cfg: cfg, store: s}); err != nil {
+		return nil, fmt.Errorf("jobs: %w", err)
+	}
 	queues := map[string]river.QueueConfig{
 		FanOutQueue: {MaxWorkers: cfg.FanOutWorkers, FetchPollInterval: fanOutPoll},
 	}

@@ -73,6 +73,10 @@ type current struct {
 	subjectOf map[string]subject // by kind and key
 }
 
+func newCurrent() *current {
+	return &current{renewed: map[string]bool{}, subjectOf: map[string]subject{}}
+}
+
 // use is an object that needs a memory, or a pending action.
 type use struct {
 	Key  string
@@ -84,7 +88,7 @@ type use struct {
 // loadCurrent reads the state of subjects in a transaction that should be repeatable read. Memories that have one of places by now, or the title of an archived
 // one of the subjects, are added, and renewed, too: they may have been merged into a row that goes, and an archived one has to pass through its title.
 func loadCurrent(ctx context.Context, tx pgx.Tx, subjects []subject, places []slot) (*current, error) {
-	c := &current{renewed: map[string]bool{}, subjectOf: map[string]subject{}}
+	c := newCurrent()
 	var ids, pendings, namespaces []string
 	for _, s := range subjects {
 		c.subjectOf[s.name()] = s

@@ -248,7 +248,7 @@ func (f *fleet) eventually(what string, cond func() bool) {
 }
 
 func (f *fleet) dump() {
-	for _, table := range []string{"batches", "lagging", "refusals", "river_job"} {
+	for _, table := range []string{"batches", "undispatched", "lagging", "refusals", "repairs", "snapshots", "river_job"} {
 		rows, err := f.pool.Query(context.WithoutCancel(f.t.Context()), `select to_jsonb(t)::text from `+table+` t`)
 		if err != nil {
 			f.t.Log(err)

@@ -107,6 +107,11 @@ func (s *store) giveBack(ctx context.Context, tx pgx.Tx, h hold, delay time.Dura
 // keepLease renews the leases of lanes until stop is called, which must be. The context it returns ends, with a cause, when one of them is lost.
 func (s *store) keepLease(ctx context.Context, token int64, upTo []advance) (leased context.Context, stop func()) {
 	upTo = slices.Clone(upTo)
+	return keepRenewing(ctx, func(ctx context.Context) error { return s.announce(ctx, token, upTo, retryLease) })
+}
+
+// keepRenewing calls renew now and then until stop is called, which must be. The context it returns ends, with a cause, when renew has failed.
+func keepRenewing(ctx context.Context, renew func(context.Context) error) (leased context.Context, stop func()) {
 	leased, giveUp := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	var renewing sync.WaitGroup
@@ -121,7 +126,7 @@ func (s *store) keepLease(ctx context.Context, token int64, upTo []advance) (lea
 				return
 			case <-ticker.C:
 			}
-			if err := s.announce(leased, token, upTo, retryLease); err != nil && leased.Err() == nil {
+			if err := renew(leased); err != nil && leased.Err() == nil {
 				giveUp(err)
 				return
 			}

@@ -10,24 +10,21 @@ import (
 	"quorumbox/outbox"
 )
 
-// RegisterPeers makes the configured peers known, by their ids. A peer that is new starts with what is written from now on. One that is not
-// configured any more becomes absent: where it stands is written down, so that it gets what it missed if it is configured again. All workers of
-// a fleet should have the same peers; while they differ, those that are not common to all lag. A peer that is lost (its backlog passed a limit while
-// it was absent, and nothing is kept for it any more) stays lost: it needs a snapshot before it is in step again.
+// RegisterPeers makes the configured peers known, by their ids. One that is new when others have been written to is brought the current
+// state ([SnapshotNew]); before that it starts with what is written. One that is not configured any more becomes absent: where it stands is
+// written down, so that it gets what it missed if it is configured again; if it is lost then, because the log was not kept for so long, it
+// is brought the current state ([SnapshotOverdue]). All workers of a fleet should have the same peers; while they differ, those that are
+// not common to all lag.
 func RegisterPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) error {
 	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		// With the lanes locked no batch is dispatched between the look at their heads and the commit.
-		lanes := make([]int16, outbox.Lanes)
-		for i := range lanes {
-			lanes[i] = int16(i)
-		}
-		if err := outbox.LockLanes(ctx, tx, lanes); err != nil {
+		if err := outbox.LockLanes(ctx, tx, allLanes()); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `
-			insert into peers (id)
-			select unnest($1::text[])
-			on conflict (id) do update set state = 'active' where peers.state = 'absent'`, peers)
+		if err := switchUnknown(ctx, tx, peers); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `update peers set state = 'active' where id = any ($1) and state in ('absent', 'lost')`, peers)
 		if err != nil {
 			return err
 		}
@@ -45,11 +42,43 @@ func RegisterPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) erro
 			       coalesce((select max(b.number) from batches b where b.lane = l.lane), 0)
 			from gone
 			cross join unnest($2::smallint[]) l (lane)
-			on conflict (peer, lane) do nothing`, peers, lanes)
+			on conflict (peer, lane) do nothing`, peers, allLanes())
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("register peers: %w", err)
+	}
+	return nil
+}
+
+// switchUnknown inserts the peers that are new. They and those that are lost get a snapshot, unless nothing was ever dispatched: then the
+// log has all.
+func switchUnknown(ctx context.Context, tx pgx.Tx, peers []string) error {
+	rows, err := tx.Query(ctx, `
+		with lost as (
+			select id from peers where id = any ($1) and state = 'lost'
+		), added as (
+			insert into peers (id) select unnest($1::text[]) on conflict (id) do nothing returning id
+		)
+		select id, 'overdue' from lost
+		union all
+		select id, 'new' from added where exists (select from batches)
+		order by 1`, peers)
+	if err != nil {
+		return err
+	}
+	type switched struct {
+		Peer   string
+		Reason SnapshotReason
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[switched])
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if err := SwitchToSnapshot(ctx, tx, s.Peer, s.Reason); err != nil {
+			return err
+		}
 	}
 	return nil
 }

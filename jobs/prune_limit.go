@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"quorumbox/outbox"
 )
 
 // backlog is what the log is kept for one peer for: up to the lanes' newest batches, from what the peer misses or may be pushed again.
@@ -86,9 +88,12 @@ func (p *Pruner) enforceLimits(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// enforceLimit looks again with the peer's rows locked: the lanes first, in the order in which fan-outs and retries lock them, then the row that says
+// enforceLimit looks again with the peer's rows locked: the lanes and their rows first, in the order in which fan-outs and retries lock them, then the row that says
 // whether the peer is configured. It returns what it found and, unless that is below the limits, what follows from it.
 func (p *Pruner) enforceLimit(ctx context.Context, tx pgx.Tx, peer string) (found backlog, hint string, err error) {
+	if err := outbox.LockLanes(ctx, tx, allLanes()); err != nil {
+		return found, "", err
+	}
 	if _, err := tx.Exec(ctx, `select from lagging where peer = $1 order by lane for update`, peer); err != nil {
 		return found, "", err
 	}

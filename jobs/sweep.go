@@ -77,7 +77,10 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 		if err := s.sweepRefusals(ctx, tx); err != nil {
 			return err
 		}
-		return s.sweepDoubts(ctx, tx)
+		if err := s.sweepDoubts(ctx, tx); err != nil {
+			return err
+		}
+		return s.sweepSnapshots(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)
@@ -148,6 +151,7 @@ func (s *Sweeper) sweepLagging(ctx context.Context, tx pgx.Tx) ([]PeerRetryArgs,
 			select l.peer, l.lane, l.retry
 			from lagging l
 			where l.peer = any ($1) and l.leased_until is null
+			  and not exists (select from snapshots s where s.peer = l.peer) -- parked
 			  and (l.not_before < clock_timestamp() - $2::interval or exists (select from expired e where e.peer = l.peer and e.lane = l.lane))
 			order by l.peer, l.lane
 			limit $3

@@ -34,6 +34,7 @@ a worker starts with it.`,
 		newPeersResumeCommand(),
 		newPeersWaitCommand(),
 		newPeersRemoveCommand(),
+		newPeersResyncCommand(),
 	)
 	return cmd
 }

@@ -141,7 +141,10 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		Tombstones:     cfg.Retention.Tombstones,
 		BacklogEntries: int64(cfg.Retention.BacklogEntries),
 		BacklogAge:     cfg.Retention.BacklogAge,
-		Logger:         logger,
+		Overdue: func(ctx context.Context, tx pgx.Tx, id string) error {
+			return jobs.SwitchToSnapshot(ctx, tx, id, jobs.SnapshotOverdue)
+		},
+		Logger: logger,
 	})
 	if cfg.Verify.Every > 0 {
 		w.verify = newVerifyLoop(pool, w.peers, cfg, logger, counts)

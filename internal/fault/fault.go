@@ -109,6 +109,16 @@ const (
 	PruneChosen Point = "prune_chosen"
 	// PruneCommitted: they are gone.
 	PruneCommitted Point = "prune_committed"
+	// SnapshotClaimed: a job holds a peer's snapshot, nothing is sent.
+	SnapshotClaimed Point = "snapshot_claimed"
+	// SnapshotPushed: the peer has answered a part of its snapshot, the progress is not recorded.
+	SnapshotPushed Point = "snapshot_pushed"
+	// SnapshotRecorded: the progress is recorded, the job goes on.
+	SnapshotRecorded Point = "snapshot_recorded"
+	// SnapshotComplete: everything is pushed, the peer's lanes are still parked.
+	SnapshotComplete Point = "snapshot_complete"
+	// SnapshotEnded: the peer follows the log, the job is not done.
+	SnapshotEnded Point = "snapshot_ended"
 )
 
 // Points returns every point in order.
@@ -122,5 +132,6 @@ func Points() []Point {
 		OperateRecorded,
 		RepairClaiming, RepairClaimed, RepairPushed, RepairRecording, RepairRecorded, SweepDoubts, SweepRepair,
 		PruneChosen, PruneCommitted,
+		SnapshotClaimed, SnapshotPushed, SnapshotRecorded, SnapshotComplete, SnapshotEnded,
 	}
 }

@@ -30,6 +30,7 @@ type Metrics struct {
 	catchUp     *prometheus.CounterVec   // peer
 	repairs     *prometheus.CounterVec   // peer
 	refusals    *prometheus.CounterVec   // peer, class
+	snapshots   *prometheus.CounterVec   // peer, reason
 
 	differences *prometheus.CounterVec // peer, kind
 	verified    *prometheus.GaugeVec   // peer
@@ -97,6 +98,9 @@ func (m *Metrics) SetPeers(ids []string) {
 			m.differences.WithLabelValues(id, kind)
 		}
 		m.repairs.WithLabelValues(id)
+		for _, reason := range snapshotReasons() {
+			m.snapshots.WithLabelValues(id, reason)
+		}
 	}
 	m.peers.Store(&known)
 }

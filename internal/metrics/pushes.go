@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,10 +53,12 @@ func (m *Metrics) registerPushes(with promauto.Factory) {
 	m.repairs = counter("quorumbox_repairs_total",
 		"Memories, pending actions and namespaces of a peer that a push in doubt may have set back: they are written again.", "peer")
 	m.refusals = counter("quorumbox_refusals_total", "Times that a peer refused an entry for good, by its answer.", "peer", "class")
+	m.snapshots = counter("quorumbox_snapshots_total",
+		"Times that a peer was begun to be brought the current state, because it was new, was overdue, or an operator asked for it.", "peer", "reason")
 	m.retryOutcomes = newClosed(with, "ai_memory_federation_fanout_retry_total",
 		"What became of the one retry inside a push, for every kind of entry.", "outcome", "ok", "fail", "id_drift")
 	m.takeovers = newClosed(with, "quorumbox_takeovers_total",
-		"Jobs that took over work whose holder's lease had run out.", "kind", "fan_out", "peer_retry")
+		"Jobs that took over work whose holder's lease had run out.", "kind", "fan_out", "peer_retry", "snapshot")
 }
 
 // seconds are the buckets of durations: from a push within a machine to the longest timeout of a request.
@@ -109,6 +112,20 @@ func (m *Metrics) Repairs(peer string, subjects int) {
 	m.repairs.WithLabelValues(m.peer(peer)).Add(float64(max(subjects, 0)))
 }
 
+// snapshotReasons are why peers get a snapshot, as jobs.SnapshotReason has them.
+func snapshotReasons() []string { return []string{"new", "overdue", "asked"} }
+
+// Snapshot counts a snapshot that begins, by its reason: new, overdue or asked.
+func (m *Metrics) Snapshot(peer, reason string) {
+	if m == nil {
+		return
+	}
+	if !slices.Contains(snapshotReasons(), reason) {
+		reason = Other
+	}
+	m.snapshots.WithLabelValues(m.peer(peer), reason).Inc()
+}
+
 // Refusal counts an entry that a peer refused for good.
 func (m *Metrics) Refusal(peer, class string) {
 	if m == nil {
@@ -117,7 +134,7 @@ func (m *Metrics) Refusal(peer, class string) {
 	m.refusals.WithLabelValues(m.peer(peer), m.class(class)).Inc()
 }
 
-// Takeover counts work that was taken over from a holder whose lease had run out: fan_out or peer_retry.
+// Takeover counts work that was taken over from a holder whose lease had run out: fan_out, peer_retry or snapshot.
 func (m *Metrics) Takeover(kind string) {
 	if m == nil {
 		return

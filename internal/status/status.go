@@ -67,11 +67,25 @@ type Peer struct {
 	// InFlight is on how many lanes a fan-out still waits for the peer's answer to its newest push. They do not count as lagging.
 	InFlight int `json:"lanes_in_flight"`
 
+	// Snapshot is there while the peer is brought the current state. Until that is over it gets nothing else.
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
+
 	LastError *LastError `json:"last_error"` // null: none ever
 	Refusals  int64      `json:"refusals"`   // entries that the peer refuses for good; at least, from 100,000
 
 	Doubts  int64 `json:"doubts"`  // lanes and times of pushes that may still be applied although nobody waits for their answer
 	Repairs int64 `json:"repairs"` // things of which the peer's copy is to be made equal to the store's; at least, from 100,000
+}
+
+// Snapshot is how far a peer is that is brought the store's current state.
+type Snapshot struct {
+	Reason  jobs.SnapshotReason `json:"reason"` // new, overdue or asked
+	Phase   string              `json:"phase"`
+	Pushed  int64               `json:"pushed"` // of all phases
+	Total   int64               `json:"total"`  // about; 0: not known yet
+	Running Seconds             `json:"running_seconds"`
+	// Waits is until the last of what was pushed without an answer cannot arrive any more, before which it does not go on; 0: it does not wait for that.
+	Waits Seconds `json:"waits_seconds"`
 }
 
 // LastError is what a peer failed with most recently, maybe long ago.
@@ -188,7 +202,7 @@ func (r *Report) queuePeers(b *pgx.Batch) {
 	b.Queue(`
 		with lags as (
 			select l.peer, l.failures,
-			       l.retry is null and l.leased_until > clock_timestamp() as in_flight,
+			       l.retry is null and coalesce(l.leased_until > clock_timestamp(), false) as in_flight,
 			       l.retry is not null and coalesce(l.leased_until > clock_timestamp(), false) as pushing,
 			       extract(epoch from l.not_before - clock_timestamp()) as wait,
 			       coalesce(head.position, 0) - coalesce(has.position, 0) as entries,
@@ -207,13 +221,18 @@ func (r *Report) queuePeers(b *pgx.Batch) {
 		)
 		select p.id, p.state,
 		       exists (select from river_queue q where q.name = $1 || p.id and q.paused_at is not null),
-		       coalesce(l.lanes, 0), coalesce(l.entries, 0), coalesce(l.age, 0), coalesce(l.failures, 0), coalesce(l.pushing, false),
-		       coalesce(l.wait, 0), coalesce(l.in_flight, 0),
+		       coalesce(l.lanes, 0), coalesce(l.entries, 0), coalesce(l.age, 0), coalesce(s.failures, l.failures, 0),
+		       coalesce(s.leased_until > clock_timestamp() or l.pushing, false),
+		       coalesce(case when s.peer is null then l.wait else greatest(extract(epoch from s.not_before - clock_timestamp()), 0) end, 0),
+		       coalesce(l.in_flight, 0), s.reason, s.phase, s.pushed, s.total, extract(epoch from clock_timestamp() - s.started_at),
+		       case when s.holder is null and s.failures = 0 and s.not_before > clock_timestamp()
+		           then least(extract(epoch from s.doubt_until - clock_timestamp()), extract(epoch from s.not_before - clock_timestamp())) end,
 		       p.last_error_class, coalesce(extract(epoch from clock_timestamp() - p.last_error_at), 0),
 		       (select count(*) from (select from refusals f where f.peer = p.id limit $2) f),
 		       (select count(*) from (select from doubts d where d.peer = p.id limit $2) d),
 		       (select count(*) from (select from repairs r where r.peer = p.id limit $2) r)
 		from peers p
+		left join snapshots s on s.peer = p.id
 		left join lateral (
 			select count(*) filter (where not in_flight) as lanes,
 			       sum(entries) filter (where not in_flight) as entries,
@@ -230,13 +249,24 @@ func (r *Report) queuePeers(b *pgx.Batch) {
 			var (
 				p    Peer
 				last LastError
+				snap struct {
+					reason, phase  *string
+					pushed, total  *int64
+					running, waits *Seconds
+				}
 			)
 			err := rows.Scan(&p.ID, &p.State, &p.Paused, &p.LanesLagging, &p.EntriesLagging, &p.OldestAge, &p.Failures, &p.Pushing,
-				&p.NextTry, &p.InFlight, &last.Class, &last.Age, &p.Refusals, &p.Doubts, &p.Repairs)
+				&p.NextTry, &p.InFlight, &snap.reason, &snap.phase, &snap.pushed, &snap.total, &snap.running, &snap.waits, &last.Class, &last.Age, &p.Refusals, &p.Doubts, &p.Repairs)
 			if err != nil {
 				return err
 			}
-			p.InStep = p.LanesLagging == 0
+			p.InStep = p.LanesLagging == 0 && snap.reason == nil
+			if snap.reason != nil {
+				p.Snapshot = &Snapshot{
+					Reason: jobs.SnapshotReason(*snap.reason), Phase: *snap.phase, Pushed: *snap.pushed, Total: value(snap.total),
+					Running: *snap.running, Waits: max(value(snap.waits), 0),
+				}
+			}
 			if last.Class != "" {
 				last.Hint = last.Class.Hint()
 				p.LastError = &last
@@ -245,6 +275,14 @@ func (r *Report) queuePeers(b *pgx.Batch) {
 		}
 		return rows.Err()
 	})
+}
+
+// value is what p points at, or zero.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 func (r *Report) queueUndispatched(b *pgx.Batch) {

@@ -340,6 +340,50 @@ peer-b misses 1,204 entries for 34s: refused connection 11s ago, next try in 4s;
 	}
 }
 
+// A peer that is brought the current state says so, and how far that is; its parked lanes are no retries in a hundred years.
+func TestReadOfASnapshot(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	exec(t, pool, lead)
+	exec(t, pool, log, 3, 5, time.Minute, "met", "")
+	exec(t, pool, `
+		insert into peers (id) values ('a'), ('b'), ('c');
+		insert into lagging (peer, lane, cursor, pushed_to, not_before)
+		select p, l, 1, 1, now() + interval '100 years' from unnest('{a,b}'::text[]) p, generate_series(0, 31) l;
+		insert into snapshots (peer, reason, phase, settled, pushed, total, started_at, holder, leased_until)
+		values ('a', 'new', 'memories', true, 1200, 5000, now() - interval '1 minute', 1, now() + interval '1 minute');
+		insert into snapshots (peer, reason, phase, settled, doubt_until, not_before)
+		values ('b', 'overdue', 'deletions', true, now() + interval '90 seconds', now() + interval '90 seconds')`)
+	r := read(t, pool)
+	want := []status.Peer{
+		{
+			ID: "a", State: "active", LanesLagging: 32, EntriesLagging: 4, OldestAge: 60, Pushing: true,
+			Snapshot: &status.Snapshot{Reason: "new", Phase: "memories", Pushed: 1200, Total: 5000, Running: 60},
+		},
+		{
+			ID: "b", State: "active", LanesLagging: 32, EntriesLagging: 4, OldestAge: 60, NextTry: 90,
+			Snapshot: &status.Snapshot{Reason: "overdue", Phase: "deletions", Waits: 90},
+		},
+		{ID: "c", State: "active", InStep: true},
+	}
+	if diff := cmp.Diff(want, r.Peers, near()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, part := range []string{
+		"a is brought the current state (new): memories, 1,200 of about 5,000 pushed in 1m",
+		"b is brought the current state (away for too long): deletions, 0 of about 0 pushed in ",
+		"until nothing that was pushed before can arrive any more", "1 other peer is in step",
+	} {
+		if !strings.Contains(r.Summary, part) {
+			t.Errorf("got %q, want %q in it", r.Summary, part)
+		}
+	}
+	var b strings.Builder
+	if err := r.WriteText(&b); err != nil || !strings.Contains(b.String(), "a     snapshot") {
+		t.Errorf("got %v\n%s\nwant the state snapshot", err, b.String())
+	}
+}
+
 // The JSON is an interface: this is what scripts may rely on.
 func TestReportJSON(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"quorumbox/jobs"
 )
 
 // What lasts longer than these is worth a word in the summary.
@@ -83,6 +85,9 @@ func (r Report) Sentence() string {
 
 // sentence is about a lagging peer.
 func (p Peer) sentence() string {
+	if p.Snapshot != nil {
+		return p.snapshotSentence()
+	}
 	s := fmt.Sprintf("%s misses %s for %s", p.ID, count(p.EntriesLagging, "entry", "entries"), short(p.OldestAge.Duration()))
 	if p.Failures > 0 && p.LastError != nil && !p.Pushing {
 		s += fmt.Sprintf(": %s %s ago", strings.ReplaceAll(string(p.LastError.Class), "_", " "), short(p.LastError.Age.Duration()))
@@ -96,6 +101,25 @@ func (p Peer) sentence() string {
 		s += ", next try in " + short(p.NextTry.Duration())
 	default:
 		s += ", next try now"
+	}
+	return s
+}
+
+// snapshotSentence is about a peer that is brought the current state.
+func (p Peer) snapshotSentence() string {
+	why := map[jobs.SnapshotReason]string{
+		jobs.SnapshotNew: "new", jobs.SnapshotOverdue: "away for too long", jobs.SnapshotAsked: "resync",
+	}[p.Snapshot.Reason]
+	s := fmt.Sprintf("%s is brought the current state (%s): %s, %s of about %s pushed in %s", p.ID, why, p.Snapshot.Phase, comma(p.Snapshot.Pushed),
+		comma(p.Snapshot.Total), short(p.Snapshot.Running.Duration()))
+	switch {
+	case p.Paused:
+		s += ", paused by an operator (resume its queue in River UI)"
+	case p.Snapshot.Waits > 0:
+		s += fmt.Sprintf(", waiting %s until nothing that was pushed before can arrive any more", short(p.Snapshot.Waits.Duration()))
+	case p.Failures > 0 && p.LastError != nil:
+		s += fmt.Sprintf(", %s %s ago, next try in %s", strings.ReplaceAll(string(p.LastError.Class), "_", " "),
+			short(p.LastError.Age.Duration()), short(p.NextTry.Duration()))
 	}
 	return s
 }
@@ -168,6 +192,8 @@ func (p Peer) cells() []string {
 	case p.Paused:
 		state = "paused"
 	case p.State != "active":
+	case p.Snapshot != nil:
+		state = "snapshot"
 	case p.InStep:
 		state = "in step"
 	default:
