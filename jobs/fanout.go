@@ -102,7 +102,7 @@ func (f *fanOut) run(ctx context.Context, job *river.Job[FanOutArgs]) error {
 	slices.Sort(peers)
 	fault.Hit(fault.FanOutLoaded)
 	f.announce(ctx)
-	loop := quorum.FanOut{Deadline: f.deadline, Grace: f.cfg.Grace}
+	loop := quorum.FanOut{Deadline: f.deadline, Grace: f.cfg.Grace, Enough: func() { close(f.enough) }}
 	err := loop.Run(ctx, peers, f.trackers, f.send, func(ctx context.Context, stragglers []string) error {
 		return f.recordDecided(ctx, stragglers)
 	})

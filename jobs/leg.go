@@ -20,7 +20,7 @@ type leg struct {
 	waits []legLane // those that somebody else is pushing to the peer right now, or that must have another lane first
 	pack  shipment  // of lanes
 
-	answered atomic.Bool // what was to be pushed at once has been
+	idle atomic.Bool // nothing is being pushed: at most it waits for somebody else's push
 
 	recorded bool // belongs to the loop that records
 
@@ -245,7 +245,7 @@ func (f *fanOut) send(ctx context.Context, p string) []quorum.Outcome {
 		}
 		l.results = append(l.results, r)
 	}
-	l.answered.Store(true)
+	l.idle.Store(true)
 	fault.Hit(fault.FanOutPushed)
 	if len(l.waits) > 0 {
 		f.wait(ctx, l)

@@ -17,10 +17,9 @@ import (
 )
 
 // recordDecided writes the verdicts down while stragglers are still being pushed: their lanes are noted as lagging and leased to this fan-out.
-// If nobody is, because the others only wait for somebody else's push, they stop waiting and all is recorded at once.
+// If nobody is, because the others only waited for somebody else's push and are about to stop, all is recorded at once.
 func (f *fanOut) recordDecided(ctx context.Context, stragglers []string) error {
-	close(f.enough)
-	if !slices.ContainsFunc(stragglers, func(p string) bool { return !f.legs[p].answered.Load() }) {
+	if !slices.ContainsFunc(stragglers, func(p string) bool { return !f.legs[p].idle.Load() }) {
 		return nil
 	}
 	f.decided = true

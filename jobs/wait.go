@@ -54,15 +54,28 @@ func (f *fanOut) wait(ctx context.Context, l *leg) {
 				l.results = append(l.results, legResult{legLane: lane, err: errLeftAlone})
 				return true
 			case misses(rows, l.peer, b.After):
-				f.bring(ctx, l.peer, rows, b.After)
+				f.unlessEnough(l, func() { f.bring(ctx, l.peer, rows, b.After) })
 				return false
 			}
-			result, taken := f.takeOver(ctx, l.peer, lane)
+			var result legResult
+			taken := false
+			f.unlessEnough(l, func() { result, taken = f.takeOver(ctx, l.peer, lane) })
 			if taken {
 				l.results = append(l.results, result)
 			}
 			return taken
 		})
+	}
+}
+
+// unlessEnough does something that may push, unless every vote is decided. The leg is not idle meanwhile, so that the verdicts do not wait for it.
+func (f *fanOut) unlessEnough(l *leg, do func()) {
+	l.idle.Store(false)
+	defer l.idle.Store(true)
+	select {
+	case <-f.enough: // looked at after idle, which is looked at after enough was closed: one of both sees the other
+	default:
+		do()
 	}
 }
 

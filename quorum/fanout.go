@@ -30,6 +30,9 @@ type FanOut struct {
 	// Grace is how long to wait for stragglers after every vote is decided and before they are reported: peers are
 	// often as quick as each other, and a straggler costs a write. Not cut off by Deadline. 0 or less reports at once.
 	Grace time.Duration
+	// Enough, if not nil, is called once when every vote is decided and peers are missing, before Grace begins: a send that only waits for something may
+	// return. It is called by the goroutine of Run and must not block.
+	Enough func()
 }
 
 // Run calls send for each of peers at once and records the outcomes in trackers. It returns nil when every send has
@@ -69,6 +72,9 @@ func (f FanOut) Run(ctx context.Context, peers []string, trackers []*Tracker, se
 
 	c := collector{deadline: f.Deadline, trackers: trackers, results: results, missing: slices.Sorted(slices.Values(peers))}
 	c.untilDecided(ctx)
+	if len(c.missing) > 0 && ctx.Err() == nil && f.Enough != nil {
+		f.Enough()
+	}
 	c.forGrace(ctx, f.Grace)
 	if len(c.missing) > 0 && ctx.Err() == nil && decided != nil {
 		if err := decided(ctx, slices.Clone(c.missing)); err != nil {

@@ -188,6 +188,55 @@ func TestFanOutWithoutGraceReportsAtOnce(t *testing.T) {
 	}
 }
 
+// A send that only waits for something is told as soon as nobody needs it any more, and then keeps nobody waiting, not even for the grace.
+func TestFanOutSaysEnough(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		others   reply
+		wantTold int
+		wantTook time.Duration
+	}{
+		{"votes decided", acking(5 * time.Millisecond), 1, 5 * time.Millisecond},
+		{"deadline first", hanging(), 0, ackTimeout},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				p := peers{votes: 1, replies: map[string]reply{"a": tt.others}}
+				tr := newTracker(t, 2, "a", "waits")
+				told, enough := 0, make(chan struct{})
+				send := func(ctx context.Context, peer string) []quorum.Outcome {
+					if peer == "a" {
+						return p.send(ctx, peer)
+					}
+					select {
+					case <-enough:
+					case <-ctx.Done():
+					}
+					return []quorum.Outcome{quorum.Fail}
+				}
+				f := quorum.FanOut{Deadline: start.Add(ackTimeout), Grace: time.Second, Enough: func() {
+					told++
+					close(enough)
+				}}
+				decided := func(context.Context, []string) error {
+					t.Error("got stragglers, want none")
+					return nil
+				}
+				if err := f.Run(t.Context(), []string{"a", "waits"}, []*quorum.Tracker{tr}, send, decided); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(start); told != tt.wantTold || took != tt.wantTook {
+					t.Errorf("got told %d times and took %s, want %d and %s", told, took, tt.wantTold, tt.wantTook)
+				}
+			})
+		})
+	}
+}
+
 // A send sees the one deadline and, when it passes, a cause that net/http may return in its place.
 func TestFanOutContextOfASend(t *testing.T) {
 	t.Parallel()
