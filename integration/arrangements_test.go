@@ -22,6 +22,7 @@ type arrangement struct {
 	with    []string      // further faults of the worker that dies
 	others  []fault.Point // at one of which the other worker dies; none: it lives
 	command []string      // what dies there, if no worker; an operator's
+	prepare string        // statements that are run before the first worker starts
 	disturb string        // a statement that is run all the time
 
 	// do is a writer's step; nil: operations of all kinds.
@@ -34,14 +35,22 @@ type arrangement struct {
 // The third peer's faults. A push that it applies too late, after newer ones, has a test of its own (TestNothingComesBack).
 const (
 	failing  = `[{"status":503,"probability":0.15},{"mode":"lose_answer","probability":0.1},{"mode":"slow","delay":"150ms","probability":0.2}]`
-	flapping = `{"status":503,"probability":0.15}`
+	drifting = `{"mode":"drift","probability":0.2}`
 	late     = `{"mode":"slow","delay":"100ms","probability":0.3}`
-	doubtful = `[{"mode":"zombie","delay":"1200ms","probability":0.1},{"mode":"lose_answer","probability":0.3}]`
+	doubtful = `[{"mode":"zombie","delay":"1200ms","probability":0.02},{"mode":"lose_answer","probability":0.08}]`
 	slow     = `[{"mode":"slow","delay":"1500ms","probability":0.5},{"status":503,"probability":0.2}]`
 	refusing = `[{"mode":"refuse_id","id":"m-1"},{"mode":"refuse_id","id":"m-2"},{"status":400,"id":"m-3"}]`
 
-	// No retry runs, so that fan-outs, which wait for the third peer because all must hold a write, bring it what it misses.
-	retriesPaused = `update river_queue set paused_at = now() where name = 'peer_peer-3' and paused_at is null`
+	// Retries come late, so that fan-outs, which wait for the third peer because all must hold a write, bring it what it misses.
+	retriesComeLate = `
+		create function come_late() returns trigger language plpgsql as $$
+		begin
+			new.state := 'scheduled';
+			new.scheduled_at := clock_timestamp() + interval '1 second';
+			return new;
+		end $$;
+		create trigger come_late before insert on river_job for each row when (new.kind = 'peer_retry') execute function come_late()`
+	retriesComeAsEver = `drop function if exists come_late cascade`
 
 	refusalsAreDue = `update refusals set next_at = clock_timestamp() where next_at > clock_timestamp() + interval '1 second'`
 )
@@ -84,7 +93,7 @@ func arrangements(t *testing.T) []arrangement {
 			},
 		},
 		{
-			name: "lanes that wait", most: 1, both: true, faults: flapping, do: (*fleet).moves, writes: "all", disturb: retriesPaused,
+			name: "lanes that wait", most: 1, both: true, faults: drifting, do: (*fleet).moves, writes: "all", prepare: retriesComeLate,
 			points: []fault.Point{fault.FanOutNoted, fault.WaitTaken, fault.BringTaken, fault.BringPushed, fault.BringRecorded},
 		},
 		{
@@ -115,7 +124,7 @@ func arrangements(t *testing.T) []arrangement {
 			points: []fault.Point{fault.SweepDoubts, fault.SweepRepair},
 		},
 		{
-			name: "repairs", most: 2, faults: doubtful, zombies: true,
+			name: "repairs", most: 2, both: true, faults: doubtful, zombies: true, do: (*fleet).rewrites,
 			points: []fault.Point{
 				fault.RepairClaiming, fault.RepairClaimed, fault.RepairPushed, fault.RepairRecording,
 				fault.RepairRecorded,
@@ -135,7 +144,7 @@ func arrangements(t *testing.T) []arrangement {
 		},
 		{
 			name: "expired fan-outs", most: 1,
-			others: []fault.Point{fault.FanOutLoaded, fault.FanOutPushed, fault.FanOutAcked},
+			others: []fault.Point{fault.FanOutTaken, fault.FanOutLoaded}, // later ones may die when all is decided
 			points: []fault.Point{fault.SweepFanOut, fault.SweepRecorded},
 		},
 		{

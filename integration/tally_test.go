@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
+	"time"
 
 	"quorumbox/internal/fault"
 )
@@ -21,6 +22,8 @@ type result struct {
 
 // tally is the results by point. Safe for concurrent use.
 type tally struct {
+	begin time.Time
+
 	mu      sync.Mutex
 	results map[fault.Point]result
 }
@@ -38,6 +41,9 @@ func (l *tally) add(p fault.Point, r result) {
 	sum.took = slices.Sorted(slices.Values(append(slices.Clone(sum.took), r.took...)))
 	l.results[p] = sum
 }
+
+// timeIsUp reports whether the campaign has taken as long as it may.
+func (l *tally) timeIsUp() bool { return *timeFlag > 0 && time.Since(l.begin) > *timeFlag }
 
 func (l *tally) of(p fault.Point) result {
 	l.mu.Lock()

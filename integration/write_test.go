@@ -170,6 +170,25 @@ func (f *fleet) inserts(ctx context.Context, _ *rand.Rand, writer, n int) error 
 	})
 }
 
+// rewrites is a step that stores or deletes one of a few memories, each of which stays in its namespace.
+func (f *fleet) rewrites(ctx context.Context, rng *rand.Rand, writer, n int) error {
+	const ids, namespaces = 24, 11
+	id := rng.IntN(ids)
+	m := memory(fmt.Sprintf("m-%d", id), fmt.Sprintf("home/%d", id%namespaces))
+	m.Metadata = fmt.Appendf(nil, `{"scope":"collective","change":"%d/%d"}`, writer, n)
+	return pgx.BeginFunc(ctx, f.pool, func(tx pgx.Tx) error {
+		if rng.IntN(3) > 0 {
+			_, err := outbox.Store(ctx, tx, m)
+			return err
+		}
+		_, err := outbox.Delete(ctx, tx, m.ID)
+		if errors.Is(err, outbox.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
 // anything is a step that stores, changes, renames, moves, deletes or stores again one or two of a few memories.
 func (f *fleet) anything(ctx context.Context, rng *rand.Rand, writer, n int) error {
 	const ids, namespaces = 12, 6

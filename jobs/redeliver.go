@@ -97,8 +97,11 @@ func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
 		if !ok {
 			return r.postpone(ctx, tx, r.cfg.Redeliver.Initial)
 		}
-		if r.entries, err = remaining(ctx, tx, r.args.Entry); err != nil || len(r.entries) == 0 {
+		if r.entries, err = remaining(ctx, tx, r.args.Entry); err != nil {
 			return err
+		}
+		if len(r.entries) == 0 {
+			return r.keepArchived(ctx, tx)
 		}
 		fault.Hit(fault.RedeliverClaiming)
 		return r.note(ctx, tx)
@@ -107,6 +110,16 @@ func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
 		return false, fmt.Errorf("redeliver %s: %w", r.args, err)
 	}
 	return ok, nil
+}
+
+// keepArchived asks for a repair of a memory whose refused archive is superseded: what came later does not say what it was when it was archived.
+func (r *redelivery) keepArchived(ctx context.Context, tx pgx.Tx) error {
+	var archive bool
+	if err := tx.QueryRow(ctx, `select exists (select from outbox where id = $1 and kind = 'archive')`, r.args.Entry).Scan(&archive); err != nil || !archive {
+		return err
+	}
+	_, err := repairSubjects(ctx, tx, r.at.Peer, []int64{r.args.Entry}, allSubjects, nil)
+	return err
 }
 
 // note writes down, before the first byte, that the push may arrive late: what it touches is repaired when it cannot any more, unless an answer comes.

@@ -1,13 +1,16 @@
 package jobs_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
 	"quorumbox/internal/peer"
@@ -126,6 +129,33 @@ func TestSupersededRefusalIsNotRedelivered(t *testing.T) {
 				t.Error("the superseded store was sent")
 			}
 		})
+	}
+}
+
+// A memory that was archived and stored again is in the archive, too, also at a peer that refused it then.
+func TestSupersededArchiveIsNotLost(t *testing.T) {
+	t.Parallel()
+	l := newLate(t)
+	var refuses atomic.Bool
+	pushes := jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) (peer.Report, error) {
+		if id == "c" && refuses.Load() && bytes.Contains(req.Body, []byte(`"m-1"`)) {
+			return peer.Report{Attempts: 1}, &peer.Error{Class: peer.ClassSkipped, Status: http.StatusOK, Refused: 1}
+		}
+		return l.Push(ctx, id, req)
+	})
+	refuses.Store(true)
+	f := start(t, func(c *jobs.Config) { c.FanOut, c.RetryPush, c.Policy.W = pushes, pushes, 2 })
+	f.exec(memoryNamed("m-1", "ns", "title", "archived"))
+	f.exec(`select memory_archive('m-1')`)
+	f.eventually("both are refused", func() bool { return f.scalar(`select count(*) from refusals where peer = 'c'`) == 2 })
+	refuses.Store(false)
+	f.exec(memoryNamed("m-1", "ns", "title", "stored again"))
+	f.settled()
+	if diff := cmp.Diff(l.state("c"), l.state("a")); diff != "" {
+		t.Errorf("c differs from a (-c +a):\n%s", diff)
+	}
+	if got := len(l.state("a")); got != 2 {
+		t.Errorf("a has %d memories, want one that lives and one in the archive", got)
 	}
 }
 
