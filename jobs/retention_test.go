@@ -95,7 +95,11 @@ func (g *growth) pruneBeside() {
 			}
 			for done := false; !done; {
 				var err error
-				if done, err = p.Prune(g.ctx); err != nil && g.ctx.Err() == nil {
+				done, err = p.Prune(g.ctx)
+				if g.ctx.Err() != nil {
+					return
+				}
+				if err != nil {
 					g.t.Error(err)
 					return
 				}
