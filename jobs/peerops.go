@@ -84,7 +84,7 @@ func peerState(ctx context.Context, tx pgx.Tx, id string) (state string, err err
 }
 
 // RemovePeer forgets a peer that is not configured any more: where it stands, what it misses and refuses, its jobs and its queue, in one transaction. If it is
-// configured again it is new, and gets only what is written from then on. Removed says how many rows of each table that were.
+// configured again it is new, and brought the current state; a peer that still has something of before needs [ResyncPeer]. Removed says how many rows of each table that were.
 //
 // A peer that is configured, as far as the last worker that was started knows, is not removed: [ErrPeerInUse]. No worker that still has the peer
 // in its configuration may be running: it could record nothing any more. [ErrUnknownPeer].
