@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,8 +99,10 @@ func (a arrangement) run(t *testing.T, points []fault.Point, kills int, results 
 	if a.do != nil {
 		do = func(ctx context.Context, rng *rand.Rand, writer, n int) error { return a.do(f, ctx, rng, writer, n) }
 	}
-	c.load = startLoad(t, 3, f.whileLittleWaits(do))
 	begin, ended := time.Now(), make(chan struct{})
+	end := sync.OnceFunc(func() { close(ended) })
+	defer end()
+	c.load = startLoad(t, 3, f.whileLittleWaits(t, do, ended))
 	defer func() { // also if a check has ended the test
 		if t.Failed() {
 			results.add(points[len(points)-1], result{violations: 1})
@@ -107,13 +110,17 @@ func (a arrangement) run(t *testing.T, points []fault.Point, kills int, results 
 	}()
 	var disturbing sync.WaitGroup
 	if a.disturb != "" {
-		disturbing.Go(func() { f.disturb(t.Context(), a.disturb, ended) })
+		disturbing.Go(func() {
+			f.again(t.Context(), 10*pollEvery, ended, func(ctx context.Context) {
+				_, _ = f.pool.Exec(ctx, a.disturb) // may fail, as what it competes with is being killed
+			})
+		})
 	}
 	for _, p := range points {
 		c.kill(t, p, kills)
 	}
 	t.Logf("the points were reached after %s", time.Since(begin).Round(time.Second))
-	close(ended)
+	end()
 	disturbing.Wait()
 	f.peers[2].setFaults(t, "")
 	c.endArmed(t)
@@ -135,8 +142,19 @@ const (
 	mostMissed  = 60
 )
 
-// whileLittleWaits is a step that first waits a moment, and until little is left to do.
-func (f *fleet) whileLittleWaits(do step) step {
+// whileLittleWaits is a step that first waits a moment, and until little is left to do. One look, every now and then until stop is closed, serves all writers.
+func (f *fleet) whileLittleWaits(t *testing.T, do step, stop <-chan struct{}) step {
+	t.Helper()
+	var little atomic.Bool
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		f.again(t.Context(), 5*pollEvery, stop, func(ctx context.Context) {
+			is, err := f.littleWaits(ctx)
+			little.Store(is || err != nil) // the writer will have that error, too
+		})
+		little.Store(true)
+	})
+	t.Cleanup(looking.Wait)
 	return func(ctx context.Context, rng *rand.Rand, writer, n int) error {
 		ticker := time.NewTicker(pollEvery)
 		defer ticker.Stop()
@@ -146,19 +164,21 @@ func (f *fleet) whileLittleWaits(do step) step {
 				return ctx.Err()
 			case <-ticker.C:
 			}
-			var little bool
-			err := f.pool.QueryRow(ctx, `
-				select (select count(*) from (select from undispatched limit $1) u) < $1
-				   and not exists (select from lagging l where (select max(b.number) from batches b where b.lane = l.lane) > l.cursor + $2)`,
-				mostWaiting, mostMissed).Scan(&little)
-			if err != nil {
-				return err
-			}
-			if little {
+			if little.Load() {
 				return do(ctx, rng, writer, n)
 			}
 		}
 	}
+}
+
+func (f *fleet) littleWaits(ctx context.Context) (little bool, err error) {
+	err = f.pool.QueryRow(ctx, `
+		select (select count(*) from (select from undispatched limit $1) u) < $1
+		   and not exists (
+			select from lagging l
+			where (select b.number from batches b where b.lane = l.lane order by b.number desc limit 1) > l.cursor + $2
+		)`, mostWaiting, mostMissed).Scan(&little)
+	return little, err
 }
 
 // kill lets workers kill themselves at a point so many times.
@@ -268,9 +288,9 @@ func (c *campaign) endArmed(t *testing.T) {
 	}
 }
 
-// disturb runs a statement again and again until stop is closed. It may fail, as what it competes with is being killed.
-func (f *fleet) disturb(ctx context.Context, sql string, stop <-chan struct{}) {
-	ticker := time.NewTicker(10 * pollEvery)
+// again calls do again and again until stop is closed.
+func (f *fleet) again(ctx context.Context, every time.Duration, stop <-chan struct{}, do func(context.Context)) {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
@@ -279,7 +299,7 @@ func (f *fleet) disturb(ctx context.Context, sql string, stop <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			_, _ = f.pool.Exec(ctx, sql)
+			do(ctx)
 		}
 	}
 }
