@@ -35,9 +35,11 @@ const (
 )
 
 // Workers kill themselves at every point beside a durable step, each as often as -campaign.kills says, while others go on, peers misbehave and
-// writers write. The database and the peers stay. It prints a table of the points; run it long with
+// writers write. The database and the peers stay. It prints a table of the points. A kill at each takes about two minutes on two cores; run it long with
 //
 //	go test ./integration -run TestCampaign -campaign.kills=100 -parallel=4 -timeout=120m -v
+//
+// -campaign.time ends it before, with what it has by then.
 func TestCampaign(t *testing.T) {
 	t.Parallel()
 	if *killsFlag == 0 {
