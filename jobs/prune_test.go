@@ -230,7 +230,10 @@ func TestPrunedBetweenCommitAndDispatch(t *testing.T) {
 	prune(t, pool, noHistory())
 	f := &fleet{t: t, pool: pool, peers: newScripted()}
 	f.run()
-	f.eventually("dispatched and met", func() bool { return f.scalar(`select count(*) from batches where lane = 4 and verdict = 'met'`) == 1 })
+	// Whether it is met is not the question: b and c are new, and brought the current state first.
+	f.eventually("dispatched and decided", func() bool {
+		return f.scalar(`select count(*) from batches where lane = 4 and verdict <> 'pending'`) == 1
+	})
 }
 
 func TestOnePrunerAtATime(t *testing.T) {
