@@ -45,7 +45,9 @@ type lag struct {
 func (l lag) free() bool { return !l.Held && l.Wait <= 0 && !l.Paused }
 
 // ready reports whether the row may be leased by a fan-out, too: whether a peer that failed is back is found out by its retries.
-func (l lag) ready() bool { return l.free() && !ofPeer(l.Class) }
+func (l lag) ready() bool {
+	return l.free() && !(ofPeer(l.Class) && (l.Failures > 1 || away(l.Class)))
+}
 
 const lagColumns = `
 	l.peer, l.lane, l.cursor, l.pushed_to,
@@ -76,14 +78,14 @@ func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[pe
 		from unnest($3::text[], $4::smallint[], $5::bigint[]) w (peer, lane, number)
 		where l.peer = w.peer and l.lane = w.lane
 		  and l.leased_until is null and l.not_before <= clock_timestamp()
-		  and l.last_class <> all ($6) and not `+pausedPeer+`
+		  and not (l.last_class = any ($6) and (l.failures > 1 or l.last_class = any ($7))) and not `+pausedPeer+`
 		  and not exists (
 			select from batches b
 			cross join lateral unnest(b.after_lanes, b.after_numbers) first (lane, number)
 			join lagging x on x.peer = l.peer and x.lane = first.lane and x.cursor < first.number
 			where b.lane = l.lane and b.number > l.cursor
 		)
-		returning `+lagColumns, token, s.lease, peers, lanes, numbers, peerClasses())
+		returning `+lagColumns, token, s.lease, peers, lanes, numbers, peerClasses(), awayClasses())
 	if err != nil {
 		return nil, fmt.Errorf("pick up lagging lanes: %w", err)
 	}
@@ -127,10 +129,10 @@ func recordBehind(ctx context.Context, tx pgx.Tx, list []behind) ([]PeerRetryArg
 		cross join lateral (
 			select max(x.not_before) as not_before, max(x.failures) as failures, max(x.last_class) as class
 			from lagging x
-			where x.peer = w.peer and x.last_class = any ($8)
+			where x.peer = w.peer and x.last_class = any ($8) and (x.failures > 1 or x.last_class = any ($9))
 		) h
 		on conflict (peer, lane) do nothing
-		returning peer, lane, retry`, peers, lanes, cursors, pushed, classes, delays, fails, peerClasses())
+		returning peer, lane, retry`, peers, lanes, cursors, pushed, classes, delays, fails, peerClasses(), awayClasses())
 	if err != nil {
 		return nil, fmt.Errorf("record lagging peers: %w", err)
 	}

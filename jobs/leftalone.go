@@ -43,14 +43,28 @@ func peerClasses() []string {
 	return list
 }
 
-// queueLeftAlone reads which peers are left alone. A single timeout is no reason: the peer may be slow for once, and all lanes would miss its vote. The retry that
-// comes next finds out.
+// away reports whether a failure says that the peer cannot be reached, or that somebody has to mend something. Others (a timeout, a 503) may be of one push.
+func away(class peer.Class) bool {
+	switch class {
+	case peer.ClassRefusedConnection, peer.ClassUnreachable, peer.ClassConnectTimeout:
+		return true
+	default:
+		return class.Configuration()
+	}
+}
+
+func awayClasses() []string {
+	return slices.DeleteFunc(peerClasses(), func(c string) bool { return !away(peer.Class(c)) })
+}
+
+// queueLeftAlone reads which peers are left alone. A single timeout or 503 is no reason: the peer may be slow for once, and all lanes would miss its vote. The
+// retry that comes next finds out.
 func queueLeftAlone(b *pgx.Batch, into map[string]bool) {
 	b.Queue(`
 		select substr(name, length($1) + 1) from river_queue where paused_at is not null and starts_with(name, $1)
 		union
-		select peer from lagging where last_class = any ($2) and (last_class <> $3 or failures > 1)`,
-		PeerQueue(""), peerClasses(), string(peer.ClassTimeout)).Query(func(rows pgx.Rows) error {
+		select peer from lagging where last_class = any ($2) and (failures > 1 or last_class = any ($3))`,
+		PeerQueue(""), peerClasses(), awayClasses()).Query(func(rows pgx.Rows) error {
 		var p string
 		_, err := pgx.ForEachRow(rows, []any{&p}, func() error {
 			into[p] = true
