@@ -46,7 +46,8 @@ func (l lag) free() bool { return !l.Held && l.Wait <= 0 && !l.Paused }
 
 // ready reports whether the row may be leased by a fan-out, too: whether a peer that failed is back is found out by its retries.
 func (l lag) ready() bool {
-	return l.free() && !(ofPeer(l.Class) && (l.Failures > 1 || away(l.Class)))
+	failed := ofPeer(l.Class) && l.Failures > 1 || away(l.Class)
+	return l.free() && !failed
 }
 
 const lagColumns = `

@@ -43,14 +43,9 @@ func peerClasses() []string {
 	return list
 }
 
-// away reports whether a failure says that the peer cannot be reached, or that somebody has to mend something. Others (a timeout, a 503) may be of one push.
+// away reports whether a single failure is enough to take a peer for failed as a whole. A timeout or a 503 may be of one push.
 func away(class peer.Class) bool {
-	switch class {
-	case peer.ClassRefusedConnection, peer.ClassUnreachable, peer.ClassConnectTimeout:
-		return true
-	default:
-		return class.Configuration()
-	}
+	return ofPeer(class) && class != peer.ClassTimeout && class != peer.ClassUnavailable
 }
 
 func awayClasses() []string {
