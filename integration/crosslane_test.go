@@ -38,8 +38,8 @@ func TestLaggingPeersComeBackUnderMoves(t *testing.T) {
 		until(t, "batches are decided", func() []string { return holds(decided("") >= all+more, "not enough") })
 		return decided("") - all, decided("met") - met
 	}
-	await(50) // what was dispatched meanwhile
-	if all, met := await(200); met < all*8/10 {
+	await(50)                                   // what was dispatched meanwhile
+	if all, met := await(200); met < all*6/10 { // 78 to 100 of 100 on a busy machine; fewer than 58 where the lag spread
 		t.Errorf("%d of %d batches are met, although all peers are well", met, all)
 	}
 	l.stop(t)
