@@ -280,7 +280,7 @@ func (r *retry) pushOnce(ctx context.Context, peerID string, req peer.Request) (
 	return r.cfg.RetryPush.Push(ctx, peerID, req)
 }
 
-// next loads the batches that come next, lane by lane, without those that must wait for another lane of the peer.
+// next loads the batches that come next, without those that must wait for a lane of the peer that somebody else holds.
 func (r *retry) next(ctx context.Context) ([]batch, error) {
 	if len(r.lanes) == 0 {
 		return nil, nil
@@ -295,7 +295,7 @@ func (r *retry) next(ctx context.Context) ([]batch, error) {
 		}
 	}
 	lanes := slices.DeleteFunc(slices.Clone(r.lanes), func(l lag) bool { return l.AtHead })
-	return r.store.loadNext(ctx, lanes, r.cfg.limits, func(b batch) bool { return misses(cursors, r.peer, b.After) })
+	return r.store.loadNext(ctx, lanes, cursors, r.cfg.limits)
 }
 
 // held is how far each held lane may have been pushed already.

@@ -199,43 +199,6 @@ func (s *store) loadRanges(ctx context.Context, ranges []laneRange) ([]batch, er
 	return all, s.loadEntries(ctx, all)
 }
 
-// loadNext reads, lane by lane, what a lagging peer is pushed next: from each lane's cursor as many batches as items and bytes allow, but at least
-// up to PushedTo, and never a batch that must wait for another lane. A lane that does not fit any more is left for the next round, whole.
-func (s *store) loadNext(ctx context.Context, lanes []lag, most limits, waits func(batch) bool) ([]batch, error) {
-	var chosen []batch
-	items, size := 0, int64(0)
-	for _, l := range lanes {
-		list, err := s.loadBatches(ctx, laneRange{Lane: l.Lane, Cursor: l.Cursor, AtMost: max(most.items, int(l.PushedTo-l.Cursor))})
-		if err != nil {
-			return nil, err
-		}
-		taken, n, bytes := 0, 0, int64(0)
-		for _, b := range list {
-			if waits(b) {
-				break
-			}
-			fits := items+n+len(b.IDs) <= most.items && size+bytes+b.Bytes <= int64(most.bytes)
-			first := len(chosen) == 0 && taken == 0
-			if !fits && !first && (b.Number > l.PushedTo || len(chosen) > 0) {
-				break
-			}
-			taken++
-			n += len(b.IDs)
-			bytes += b.Bytes
-		}
-		if taken == 0 || list[taken-1].Number < l.PushedTo {
-			continue
-		}
-		chosen = append(chosen, list[:taken]...)
-		items += n
-		size += bytes
-		if items >= most.items {
-			break
-		}
-	}
-	return chosen, s.loadEntries(ctx, chosen)
-}
-
 func (s *store) loadEntries(ctx context.Context, batches []batch) error {
 	var ids []int64
 	for _, b := range batches {

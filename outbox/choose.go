@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -76,13 +77,13 @@ func (r *Relay) look(ctx context.Context, conn *pgx.Conn, held bool) (ready []ca
 type chosen struct {
 	lanes   []int16
 	entries []int64
-	after   map[int16][]dependency
-	turn    int // the lane to begin the next look with
+	after   map[int16][]dependency // one a lane
+	turn    int                    // the lane to begin the next look with
 }
 
 // choose cuts the candidates to what fits: up to MaxItems and MaxBytes in all (but at least one entry) and all of one rule, each lane a prefix of its
-// entries. An entry that must come after others of other lanes is taken once all of those are decided; while a peer still misses one of
-// them, only at the head of its lane, because it is the batch that peers are kept from.
+// entries. An entry that must come after others of other lanes is taken once all of those are decided. While a peer still misses one of them, it is kept
+// from the whole batch.
 func (r *Relay) choose(ctx context.Context, conn *pgx.Conn, ready []candidate) (chosen, error) {
 	needs, err := dependencies(ctx, conn, ready)
 	if err != nil {
@@ -97,7 +98,7 @@ func (r *Relay) choose(ctx context.Context, conn *pgx.Conn, ready []candidate) (
 		}
 		head := i == 0 || ready[i-1].Lane != e.Lane
 		missed, decided := open(needs[e.Entry])
-		if !decided || (len(missed) > 0 && !head) {
+		if !decided {
 			closed = e.Lane
 			continue
 		}
@@ -114,9 +115,7 @@ func (r *Relay) choose(ctx context.Context, conn *pgx.Conn, ready []candidate) (
 			closed = e.Lane
 			continue
 		}
-		if len(missed) > 0 {
-			c.after[e.Lane] = missed
-		}
+		c.after[e.Lane] = merge(c.after[e.Lane], missed)
 		rule = r.rule(e)
 		size += e.Bytes
 		c.lanes = append(c.lanes, e.Lane)
@@ -154,6 +153,19 @@ func open(all []dependency) (missed []dependency, decided bool) {
 		}
 	}
 	return missed, true
+}
+
+// merge adds dependencies to those of a batch: of each lane the newest one counts.
+func merge(all, more []dependency) []dependency {
+	for _, d := range more {
+		i := slices.IndexFunc(all, func(known dependency) bool { return known.lane == d.lane })
+		if i < 0 {
+			all = append(all, d)
+		} else if d.number > all[i].number {
+			all[i] = d
+		}
+	}
+	return all
 }
 
 // dependencies returns what the candidates must come after, by entry. "After entry x of a lane" means after all of the lane that is visible by now and has

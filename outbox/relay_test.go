@@ -218,7 +218,7 @@ func TestRelayWaitsForAnotherLane(t *testing.T) {
 		want    []string
 	}{
 		"every peer has the delete": {false, []string{"m-1", "m-1", "m-0 m-1 m-2"}},
-		"a peer misses it":          {true, []string{"m-1", "m-1", "m-0", "m-1 m-2 after 2"}},
+		"a peer misses it":          {true, []string{"m-1", "m-1", "m-0 m-1 m-2 after 2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
