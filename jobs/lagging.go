@@ -44,6 +44,9 @@ type lag struct {
 // free reports whether the row may be leased by a retry.
 func (l lag) free() bool { return !l.Held && l.Wait <= 0 && !l.Paused }
 
+// expired reports whether the lease ran out and nobody has ended it yet.
+func (l lag) expired() bool { return l.Held && l.Wait <= 0 }
+
 // ready reports whether the row may be leased by a fan-out, too: whether a peer that failed is back is found out by its retries.
 func (l lag) ready() bool {
 	failed := ofPeer(l.Class) && l.Failures > 1 || away(l.Class)
@@ -81,10 +84,15 @@ func (s *store) pickUp(ctx context.Context, token int64, want []advance) (map[pe
 		  and l.leased_until is null and l.not_before <= clock_timestamp()
 		  and not (l.last_class = any ($6) and (l.failures > 1 or l.last_class = any ($7))) and not `+pausedPeer+`
 		  and not exists (
-			select from batches b
+			select
+			from (
+				select b.after_lanes, b.after_numbers
+				from batches b
+				where b.lane = l.lane and b.number > l.cursor and b.after_lanes is not null
+				offset 0 -- keep it apart: as a join it would read every batch there is
+			) b
 			cross join lateral unnest(b.after_lanes, b.after_numbers) first (lane, number)
 			join lagging x on x.peer = l.peer and x.lane = first.lane and x.cursor < first.number
-			where b.lane = l.lane and b.number > l.cursor
 		)
 		returning `+lagColumns, token, s.lease, peers, lanes, numbers, peerClasses(), awayClasses())
 	if err != nil {
@@ -184,9 +192,9 @@ type position struct {
 }
 
 // recordAdvances moves cursors of rows that token holds. A row whose cursor is the lane's newest batch is removed, unless that is undecided: its
-// fan-out may not have begun, and must find that the peer has the batch already. The lanes are locked against the relay meanwhile, so that a
+// fan-out may not have begun, and must find that the peer has the batch already. Lanes without newer batches are locked against the relay meanwhile, so that a
 // fan-out that has seen a row and finds it gone knows that the peer has its batch: either the row's holder saw the batch too, or the
-// fan-out would not have seen the row.
+// fan-out would not have seen the row. In the others the row stays whatever the relay does, which a peer that catches up would keep waiting a lot.
 // The rows that stay are returned; they stay held. errLeaseLost if one of them is not token's any more.
 func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance) (still []position, err error) {
 	if len(list) == 0 {
@@ -194,7 +202,7 @@ func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance)
 	}
 	slices.SortFunc(list, func(a, b advance) int { return a.compare(b.peerLane) })
 	peers, lanes, cursors := splitAdvances(list)
-	if err := outbox.LockLanes(ctx, tx, lanes); err != nil {
+	if err := outbox.LockHeads(ctx, tx, lanes, cursors); err != nil {
 		return nil, fmt.Errorf("record cursors: %w", err)
 	}
 	rows, err := tx.Query(ctx, `
@@ -312,6 +320,14 @@ func recordErrors(ctx context.Context, tx pgx.Tx, classes map[string]string) err
 // the retry's own lane is leased, to find out whether it is back, and the others are left alone for the time of probe.
 // own is the row of the retry itself, nil if it is out of date. Nothing is leased unless own is.
 func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease, probe time.Duration) (own *lag, token int64, lanes []lag, err error) {
+	// Most retries find that their lane is in step or held, and need not wait for each other to see that.
+	own, err = s.ownLag(ctx, s.pool, args, "")
+	if err != nil {
+		return nil, 0, nil, fmt.Errorf("claim lagging lanes of %s: %w", args, err)
+	}
+	if own == nil || !own.free() && !own.expired() {
+		return own, 0, nil, nil
+	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := lockProbes(ctx, tx, args.Peer); err != nil {
 			return err
@@ -319,16 +335,8 @@ func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease, probe
 		if _, err := s.expire(ctx, tx, []string{args.Peer}); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `select `+lagColumns+` from lagging l where l.peer = $1 and l.lane = $2 for update`, args.Peer, args.Lane)
-		if err != nil {
+		if own, err = s.ownLag(ctx, tx, args, "for update"); err != nil || own == nil {
 			return err
-		}
-		if err := scanLags(rows, func(l lag) { own = &l }); err != nil {
-			return err
-		}
-		if own == nil || own.Retry != args.Retry {
-			own = nil
-			return nil
 		}
 		if !own.free() {
 			return nil
@@ -341,7 +349,7 @@ func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease, probe
 				return err
 			}
 		}
-		rows, err = tx.Query(ctx, `
+		rows, err := tx.Query(ctx, `
 			with free as (
 				select peer, lane
 				from lagging
@@ -367,6 +375,16 @@ func (s *store) claimLanes(ctx context.Context, args PeerRetryArgs, lease, probe
 	}
 	slices.SortFunc(lanes, func(a, b lag) int { return int(a.Lane) - int(b.Lane) })
 	return own, token, lanes, nil
+}
+
+// ownLag reads the row of a retry, nil if it is gone or carries another one.
+func (s *store) ownLag(ctx context.Context, db querier, args PeerRetryArgs, lock string) (own *lag, err error) {
+	rows, err := db.Query(ctx, `select `+lagColumns+` from lagging l where l.peer = $1 and l.lane = $2 and l.retry = $3 `+lock, args.Peer, args.Lane, args.Retry)
+	if err != nil {
+		return nil, err
+	}
+	err = scanLags(rows, func(l lag) { own = &l })
+	return own, err
 }
 
 // announce notes how far a holder is about to push its lanes, and gives it another lease. errLeaseLost if one of them is gone.

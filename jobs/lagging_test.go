@@ -10,7 +10,8 @@ import (
 	"quorumbox/internal/pgtest"
 )
 
-// A peer is in step only when the lane's newest batch is decided: until then its fan-out must find the row, or it would send the batch again.
+// A peer is in step only when the lane's newest batch is decided: until then its fan-out must find the row, or it would send the batch again. The relay is kept
+// out of a lane only where the peer has its newest batch.
 func TestRecordAdvances(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -18,12 +19,13 @@ func TestRecordAdvances(t *testing.T) {
 		verdict string // of batch 2, the newest
 		holder  int64
 		want    []position
+		locks   int
 		err     error
 	}{
-		"has the newest, decided":   {2, "met", 7, nil, nil},
-		"has the newest, undecided": {2, "pending", 7, []position{{peerLane{"a", 3}, false}}, nil},
-		"misses the newest":         {1, "met", 7, []position{{peerLane{"a", 3}, true}}, nil},
-		"held by somebody else":     {2, "met", 8, nil, errLeaseLost},
+		"has the newest, decided":   {2, "met", 7, nil, 1, nil},
+		"has the newest, undecided": {2, "pending", 7, []position{{peerLane{"a", 3}, false}}, 1, nil},
+		"misses the newest":         {1, "met", 7, []position{{peerLane{"a", 3}, true}}, 0, nil},
+		"held by somebody else":     {2, "met", 8, nil, 1, errLeaseLost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -41,15 +43,20 @@ func TestRecordAdvances(t *testing.T) {
 				t.Fatal(err)
 			}
 			var still []position
+			locks := 0
 			err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) (err error) {
 				still, err = recordAdvances(t.Context(), tx, 7, []advance{{peerLane{"a", 3}, c.cursor}})
-				return err
+				return errors.Join(err, tx.QueryRow(t.Context(), `
+					select count(*) from pg_locks where locktype = 'advisory' and objid = 3 and pid = pg_backend_pid()`).Scan(&locks))
 			})
 			if !errors.Is(err, c.err) {
 				t.Fatalf("got error %v, want %v", err, c.err)
 			}
 			if diff := cmp.Diff(c.want, still, cmp.AllowUnexported(position{}, peerLane{})); diff != "" {
 				t.Errorf("rows that stay (-want +got):\n%s", diff)
+			}
+			if locks != c.locks {
+				t.Errorf("got %d lanes locked, want %d", locks, c.locks)
 			}
 			rows := 0
 			if err := pool.QueryRow(t.Context(), `select count(*) from lagging`).Scan(&rows); err != nil {

@@ -192,6 +192,22 @@ func LockLanes(ctx context.Context, tx pgx.Tx, lanes []int16) error {
 	return nil
 }
 
+// LockHeads is LockLanes for those of the lanes that have no batch above the number beside it. A lane may be named more than once.
+func LockHeads(ctx context.Context, tx pgx.Tx, lanes []int16, numbers []int64) error {
+	_, err := tx.Exec(ctx, `
+		select pg_advisory_xact_lock($1, l.lane)
+		from (
+			select distinct u.lane::int
+			from unnest($2::smallint[], $3::bigint[]) u (lane, number)
+			where not exists (select from batches b where b.lane = u.lane and b.number > u.number)
+			order by 1
+		) l`, laneLocks, lanes, numbers)
+	if err != nil {
+		return fmt.Errorf("lock the heads of lanes: %w", err)
+	}
+	return nil
+}
+
 // dispatch makes the batches and their fan_out job in one transaction. The batch row, leased to the fan-out, is the durable note
 // that a push may be on its way. If the process dies before the commit, the entries are still undispatched.
 func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate) error {
