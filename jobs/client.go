@@ -44,7 +44,7 @@ type Config struct {
 	FanOutWorkers int // fan-outs at a time in this process. Defaults to 16
 	RetryWorkers  int // retries at a time and peer in this process. Defaults to 4
 
-	// CatchupRates bounds, by peer, how many entries a second the retries of this process push. A peer without one, or with 0, is not bounded.
+	// CatchupRates bounds, by peer, how many entries a second the retries and snapshots of this process push. A peer without one, or with 0, is not bounded.
 	CatchupRates map[string]int
 
 	JobTimeout         time.Duration // Defaults to 8s; must exceed AckTimeout and PushTimeout + RetryBudget
@@ -100,10 +100,8 @@ func (c Config) withDefaults() Config {
 	c.limits = limits{items: c.MaxItems, bytes: c.MaxBytes}
 	c.partial = newSometimes()
 	c.paces = map[string]*pace{}
-	for p, rate := range c.CatchupRates {
-		if rate > 0 {
-			c.paces[p] = newPace(rate)
-		}
+	for _, p := range c.Peers {
+		c.paces[p] = newPace(c.CatchupRates[p])
 	}
 	return c
 }

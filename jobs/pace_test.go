@@ -66,11 +66,33 @@ func TestPaceDoesNotSaveUp(t *testing.T) {
 
 func TestNoPace(t *testing.T) {
 	t.Parallel()
-	paces := Config{CatchupRates: map[string]int{"a": 0}}.withDefaults().paces
+	paces := Config{Peers: []string{"a"}, CatchupRates: map[string]int{"a": 0}}.withDefaults().paces
 	for _, p := range []string{"a", "b"} {
 		paces[p].spend(1_000_000)
 		if got := paces[p].wait(); got != 0 {
 			t.Errorf("%s: got %s without a rate, want no wait", p, got)
 		}
 	}
+}
+
+// A pause is as long as the push before it, up to a bound, and runs beside what the entries cost.
+func TestPacePauses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(1000)
+		p.pause(100 * time.Millisecond)
+		if got := p.wait(); got != 100*time.Millisecond {
+			t.Errorf("got %s after a push of 100ms, want as much", got)
+		}
+		p.pause(time.Hour)
+		if got := p.wait(); got != restMost {
+			t.Errorf("got %s after a push of an hour, want %s", got, restMost)
+		}
+		p.spend(5000)
+		want := p.wait()
+		p.pause(100 * time.Millisecond)
+		if got := p.wait(); got != want {
+			t.Errorf("got %s, want %s: what the entries cost is longer than the pause", got, want)
+		}
+	})
 }

@@ -126,6 +126,7 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		} else if err := rest(ctx, wait); err != nil {
 			return 0, err
 		}
+		begun := time.Now()
 		batches, err := r.next(ctx)
 		switch {
 		case err != nil:
@@ -174,7 +175,13 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 			return 0, nil
 		case round >= handOverAfter && r.behind() <= pickUpLimit:
 			return handOverSnooze, r.giveBack(ctx)
-		case time.Now().After(until):
+		}
+		if r.behind() > pickUpLimit {
+			if err := r.store.makeRoom(ctx, r.cfg.paces[r.peer], begun); err != nil {
+				return 0, err
+			}
+		}
+		if time.Now().After(until) {
 			return 0, r.giveBack(ctx)
 		}
 	}

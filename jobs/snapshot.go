@@ -201,6 +201,12 @@ func (s *snapshot) run(ctx context.Context) (wait time.Duration, err error) {
 		if s.row.Phase == phaseEnd {
 			return s.end(ctx, leased)
 		}
+		if wait := s.cfg.paces[s.peer].wait(); wait > restMost {
+			return s.giveBack(ctx, wait)
+		} else if err := rest(leased, wait); err != nil {
+			return 0, err
+		}
+		begun := time.Now()
 		part, err := s.load(leased)
 		if errors.Is(err, errNotDispatched) {
 			return s.giveBack(ctx, time.Second)
@@ -210,6 +216,7 @@ func (s *snapshot) run(ctx context.Context) (wait time.Duration, err error) {
 			return 0, fmt.Errorf("snapshot for %s: %w", s.peer, err)
 		}
 		if len(part.items) > 0 || part.state != nil {
+			s.cfg.paces[s.peer].spend(len(part.items))
 			d := s.deliver(leased, part)
 			switch {
 			case d.err != nil && leased.Err() != nil:
@@ -227,6 +234,9 @@ func (s *snapshot) run(ctx context.Context) (wait time.Duration, err error) {
 		if s.row.Phase != before {
 			s.cfg.Logger.InfoContext(ctx, "snapshot goes on with another phase", slog.String("peer", s.peer), slog.String("phase", string(s.row.Phase)),
 				slog.Int64("pushed", s.row.Pushed))
+		}
+		if err := s.store.makeRoom(ctx, s.cfg.paces[s.peer], begun); err != nil {
+			return 0, err
 		}
 		if time.Now().After(until) {
 			return s.giveBack(ctx, 0)
