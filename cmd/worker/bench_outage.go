@@ -54,6 +54,7 @@ Exits with 1 if any peer does not hold exactly what was committed.`,
 	set.Float64Var(&cfg.Share, "share", 0.5, "share of the full rate at which is written")
 	set.Float64Var(&cfg.Rate, "rate", 0, "writes a second, in place of --share; 0: by --share")
 	set.StringVar((*string)(&cfg.How), "how", string(cfg.How), "killed: the peer refuses connections; hangs: it takes requests and answers none")
+	set.BoolVar(&cfg.Alone, "alone", false, "write nothing while the peer catches up")
 	set.IntVar(&cfg.Writers, "writers", 32, "writers at a time")
 	set.Float64Var(&seconds, "seconds", 10, "how long the calm before and after is measured")
 	set.IntVar(&cfg.Peers, "peers", 3, "peers; the quorum is a majority of them and the local commit")
@@ -68,7 +69,7 @@ Exits with 1 if any peer does not hold exactly what was committed.`,
 // outageCommandLine is what repeats the measurement, without the database's address, which may hold a password.
 func outageCommandLine(cmd *cobra.Command) string {
 	parts := []string{cmd.CommandPath()}
-	for _, name := range []string{"entries", "share", "rate", "how", "writers", "seconds", "peers", "file", "content-bytes", "signing"} {
+	for _, name := range []string{"entries", "share", "rate", "how", "alone", "writers", "seconds", "peers", "file", "content-bytes", "signing"} {
 		if flag := cmd.Flags().Lookup(name); flag.Changed {
 			parts = append(parts, "--"+name+"="+flag.Value.String())
 		}

@@ -37,6 +37,7 @@ type OutageConfig struct {
 	Share   float64 // of the rate that this machine reaches, at which is written all the time, above 0 to 0.9
 	Rate    float64 // writes a second in place of Share, up to 100,000; 0: by Share
 	How     Silence
+	Alone   bool // nothing is written while the peer catches up
 }
 
 // Validate returns everything that is wrong with the configuration.
@@ -81,7 +82,7 @@ func RunOutage(ctx context.Context, cfg OutageConfig) (report OutageReport, err 
 	if report.Machine, err = b.machine(ctx); err != nil {
 		return report, fmt.Errorf("bench: %w", err)
 	}
-	report.Setup, report.How, report.Entries = b.setup(), cfg.How, cfg.Entries
+	report.Setup, report.How, report.Entries, report.Alone = b.setup(), cfg.How, cfg.Entries, cfg.Alone
 	err = b.withStack(ctx, Ours, func(s *stack) error {
 		o := &outage{stack: s, cfg: cfg, report: &report, away: cfg.Peers - 1}
 		return o.run(ctx)
@@ -326,6 +327,9 @@ func (o *outage) comeBack(ctx context.Context, rate float64) error {
 	defer stop()
 	var writers errgroup.Group
 	writers.Go(func() error {
+		if o.cfg.Alone {
+			return nil
+		}
 		if err := o.write(writing, rate, 1<<40); writing.Err() == nil {
 			return err
 		}

@@ -35,6 +35,7 @@ type OutageReport struct {
 	Setup   Setup   `json:"setup"`
 	How     Silence `json:"how"`
 	Entries int     `json:"entries"` // written during the outage
+	Alone   bool    `json:"alone"`   // nothing was written while the peer caught up
 
 	FullRate float64 `json:"full_rate"` // writes a second until all peers had them
 	Rate     float64 `json:"rate"`      // at which was written
@@ -95,8 +96,12 @@ func (r *OutageReport) Text(w io.Writer, command string) error {
 		return err
 	}
 	fmt.Fprintf(&b, "\nprobes while it was away   %d in %.0f s: %.2f a second\n", r.Probes, r.During.Seconds, ratio(float64(r.Probes), r.During.Seconds))
-	fmt.Fprintf(&b, "after its return           the first push arrived after %s; then %d entries in %.1f s: %.0f a second, %.1f times the live rate\n",
-		time.Duration(r.FirstSeconds*float64(time.Second)).Round(100*time.Millisecond), r.Missed, r.DrainSeconds, r.DrainRate, ratio(r.DrainRate, r.Rate))
+	beside := fmt.Sprintf("%.1f times the live rate", ratio(r.DrainRate, r.Rate))
+	if r.Alone {
+		beside = "with no live load"
+	}
+	fmt.Fprintf(&b, "after its return           the first push arrived after %s; then %d entries in %.1f s: %.0f a second, %s\n",
+		time.Duration(r.FirstSeconds*float64(time.Second)).Round(100*time.Millisecond), r.Missed, r.DrainSeconds, r.DrainRate, beside)
 	fmt.Fprintf(&b, "requests at a time         %d at most\n", r.MaxConcurrent)
 	if r.WorkerPeak > 0 {
 		fmt.Fprintf(&b, "worker's peak memory       %d MiB\n", r.WorkerPeak>>20)
