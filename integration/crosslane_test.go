@@ -30,6 +30,9 @@ func TestLaggingPeersComeBackUnderMoves(t *testing.T) {
 			return holds(c.Faults["status"] == 4, "it is not")
 		})
 	}
+	until(t, "each peer was found to be well by a probe", func() []string {
+		return holds(f.count(t, `select count(*) from lagging where failures > 0`) == 0, "one is still left alone")
+	})
 	decided := func(verdict string) int {
 		return f.count(t, `select count(*) from batches where verdict <> 'pending' and ($1 = '' or verdict = $1)`, verdict)
 	}
@@ -39,7 +42,7 @@ func TestLaggingPeersComeBackUnderMoves(t *testing.T) {
 		return decided("") - all, decided("met") - met
 	}
 	await(50)                                   // what was dispatched meanwhile
-	if all, met := await(200); met < all*6/10 { // 78 to 100 of 100 on a busy machine; fewer than 58 where the lag spread
+	if all, met := await(200); met < all*8/10 { // fewer than 58 of 100 where the lag spread
 		t.Errorf("%d of %d batches are met, although all peers are well", met, all)
 	}
 	l.stop(t)

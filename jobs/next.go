@@ -18,7 +18,9 @@ const lookAhead = 200
 //
 // A lane of which something was pushed already and not acknowledged is pushed up to there again, just so, and with the lanes that this needs: the shipment
 // it was in held them too, or they were recorded before it. So there is always a shipment in which nothing waits, whatever was pushed together before.
-func (s *store) loadNext(ctx context.Context, lanes []lag, rows map[peerLane]lag, most limits) ([]batch, error) {
+//
+// entangled says that some lane waits for another one.
+func (s *store) loadNext(ctx context.Context, lanes []lag, rows map[peerLane]lag, most limits) (batches []batch, entangled bool, err error) {
 	c := chooser{store: s, most: most}
 	for i := range c.has {
 		c.has[i] = math.MaxInt64
@@ -35,12 +37,12 @@ func (s *store) loadNext(ctx context.Context, lanes []lag, rows map[peerLane]lag
 		c.lanes = append(c.lanes, l.Lane)
 	}
 	if err := c.takeAgain(ctx); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := c.takeNew(ctx); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return c.batches, s.loadEntries(ctx, c.batches)
+	return c.batches, c.entangled, s.loadEntries(ctx, c.batches)
 }
 
 // choice is what goes into a shipment.
@@ -67,6 +69,8 @@ type chooser struct {
 	most  limits
 	lanes []int16                // that are held
 	held  [outbox.Lanes]*laneLog // nil: not held
+
+	entangled bool // a batch had to wait for another lane's
 }
 
 // laneLog is the log of a held lane after the peer's cursor, as far as it was read.
@@ -191,6 +195,7 @@ func (c *chooser) bring(ctx context.Context, t *choice, l *laneLog, upTo int64) 
 			if t.has[first.Lane] >= first.Number {
 				continue
 			}
+			c.entangled = true
 			other := c.held[first.Lane]
 			if other == nil {
 				return false, nil

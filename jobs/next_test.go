@@ -17,8 +17,9 @@ type logBatch struct {
 	entries int
 }
 
-// next writes a log and returns what a retry that holds lanes is given of it. others are lagging lanes that it does not hold.
-func next(t *testing.T, log []logBatch, held, others []lag, most limits) []string {
+// next writes a log and returns what a retry that holds lanes is given of it, and whether lanes wait for each other. others are lagging lanes that it does not
+// hold.
+func next(t *testing.T, log []logBatch, held, others []lag, most limits) (got []string, entangled bool) {
 	t.Helper()
 	pool := pgtest.New(t)
 	for _, b := range log {
@@ -45,18 +46,18 @@ func next(t *testing.T, log []logBatch, held, others []lag, most limits) []strin
 		}
 	}
 	s := &store{pool: pool}
-	batches, err := s.loadNext(t.Context(), held, rows, most)
+	batches, entangled, err := s.loadNext(t.Context(), held, rows, most)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []string{}
+	got = []string{}
 	for _, b := range batches {
 		if len(b.Entries) != len(b.IDs) || len(b.IDs) == 0 {
 			t.Errorf("batch %d of lane %d has %d entries, want %d", b.Number, b.Lane, len(b.Entries), len(b.IDs))
 		}
 		got = append(got, fmt.Sprintf("%d/%d", b.Lane, b.Number))
 	}
-	return got
+	return got, entangled
 }
 
 func lagAt(lane int16, cursor, pushedTo int64) lag {
@@ -83,66 +84,125 @@ func TestLoadNext(t *testing.T) {
 		others []lag
 		most   limits
 		want   []string
+		free   bool // no lane waits for another one
 	}{
 		"all lanes are held": {
-			moves, []lag{lagAt(1, 0, 0), lagAt(2, 0, 0), lagAt(3, 0, 0)}, nil, wide,
+			moves,
+			[]lag{lagAt(1, 0, 0), lagAt(2, 0, 0), lagAt(3, 0, 0)},
+			nil, wide,
 			[]string{"1/1", "2/1", "1/2", "3/1", "2/2", "1/3", "1/4"},
+			false,
 		},
 		"in whatever order": {
-			moves, []lag{lagAt(3, 0, 0), lagAt(2, 0, 0), lagAt(1, 0, 0)}, nil, wide,
+			moves,
+			[]lag{lagAt(3, 0, 0), lagAt(2, 0, 0), lagAt(1, 0, 0)},
+			nil, wide,
 			[]string{"3/1", "1/1", "2/1", "1/2", "2/2", "1/3", "1/4"},
+			false,
 		},
 		"what a lane needs is held by somebody else": {
-			moves, []lag{lagAt(1, 0, 0), lagAt(2, 0, 0)}, []lag{lagAt(3, 0, 0)}, wide,
+			moves,
+			[]lag{lagAt(1, 0, 0), lagAt(2, 0, 0)},
+			[]lag{lagAt(3, 0, 0)},
+			wide,
 			[]string{"1/1", "2/1", "1/2", "2/2"},
+			false,
 		},
 		"the peer has what a lane needs": {
-			moves, []lag{lagAt(1, 1, 0)}, []lag{lagAt(2, 2, 2)}, wide,
+			moves,
+			[]lag{lagAt(1, 1, 0)},
+			[]lag{lagAt(2, 2, 2)},
+			wide,
 			[]string{"1/2", "1/3", "1/4"},
+			true,
 		},
 		"a push is full": {
-			moves, []lag{lagAt(1, 0, 0), lagAt(2, 0, 0), lagAt(3, 0, 0)}, nil, limits{items: 4, bytes: 10_000},
+			moves,
+			[]lag{lagAt(1, 0, 0), lagAt(2, 0, 0), lagAt(3, 0, 0)},
+			nil,
+			limits{items: 4, bytes: 10_000},
 			[]string{"1/1", "2/1", "1/2", "2/2"},
+			false,
 		},
 		"a push is full of bytes": {
-			moves, []lag{lagAt(1, 0, 0), lagAt(2, 0, 0), lagAt(3, 0, 0)}, nil, limits{items: 100, bytes: 35},
+			moves,
+			[]lag{lagAt(1, 0, 0), lagAt(2, 0, 0), lagAt(3, 0, 0)},
+			nil,
+			limits{items: 100, bytes: 35},
 			[]string{"1/1", "2/1", "1/2"},
+			false,
 		},
 		"a batch does not fit with what it needs": {
-			moves, []lag{lagAt(1, 2, 0), lagAt(2, 1, 0), lagAt(3, 0, 0)}, nil, limits{items: 2, bytes: 10_000},
+			moves,
+			[]lag{lagAt(1, 2, 0), lagAt(2, 1, 0), lagAt(3, 0, 0)},
+			nil,
+			limits{items: 2, bytes: 10_000},
 			[]string{"2/2", "3/1"},
+			false,
 		},
 		"one batch is larger than a push": {
-			[]logBatch{{lane: 1, number: 1, entries: 9}, {lane: 1, number: 2}}, []lag{lagAt(1, 0, 0)}, nil, limits{items: 4, bytes: 10_000},
+			[]logBatch{{lane: 1, number: 1, entries: 9}, {lane: 1, number: 2}},
+			[]lag{lagAt(1, 0, 0)},
+			nil,
+			limits{items: 4, bytes: 10_000},
 			[]string{"1/1"},
+			true,
 		},
 		"pushed before: just that again": {
-			moves, []lag{lagAt(1, 0, 1), lagAt(2, 0, 0), lagAt(3, 0, 0)}, nil, wide,
+			moves,
+			[]lag{lagAt(1, 0, 1), lagAt(2, 0, 0), lagAt(3, 0, 0)},
+			nil, wide,
 			[]string{"1/1", "2/1", "3/1"},
+			false,
 		},
 		"pushed before, with what it needs": {
-			moves, []lag{lagAt(1, 0, 3), lagAt(2, 0, 2), lagAt(3, 0, 1)}, nil, wide,
+			moves,
+			[]lag{lagAt(1, 0, 3), lagAt(2, 0, 2), lagAt(3, 0, 1)},
+			nil, wide,
 			[]string{"1/1", "2/1", "1/2", "3/1", "2/2", "1/3"},
+			false,
 		},
 		"pushed before, and more than a push": {
-			moves, []lag{lagAt(1, 0, 3), lagAt(2, 0, 2), lagAt(3, 0, 1)}, nil, limits{items: 2, bytes: 10_000},
+			moves,
+			[]lag{lagAt(1, 0, 3), lagAt(2, 0, 2), lagAt(3, 0, 1)},
+			nil,
+			limits{items: 2, bytes: 10_000},
 			[]string{"1/1", "2/1", "1/2", "3/1", "2/2", "1/3"},
+			false,
 		},
 		"pushed before, each lane alone, and more than a push": {
 			[]logBatch{{lane: 1, number: 1, entries: 3}, {lane: 2, number: 1, entries: 3}},
-			[]lag{lagAt(1, 0, 1), lagAt(2, 0, 1)}, nil, limits{items: 4, bytes: 10_000},
+			[]lag{lagAt(1, 0, 1), lagAt(2, 0, 1)},
+			nil,
+			limits{items: 4, bytes: 10_000},
 			[]string{"1/1"},
+			true,
 		},
 		"pushed before with a lane that somebody else holds": {
-			moves, []lag{lagAt(1, 0, 2), lagAt(3, 0, 0)}, []lag{lagAt(2, 0, 1)}, wide,
+			moves,
+			[]lag{lagAt(1, 0, 2), lagAt(3, 0, 0)},
+			[]lag{lagAt(2, 0, 1)},
+			wide,
 			[]string{"3/1"},
+			false,
 		},
-		"there is nothing": {nil, []lag{lagAt(1, 0, 0)}, nil, wide, []string{}},
+		"no lane needs another": {
+			[]logBatch{{lane: 1, number: 1}, {lane: 2, number: 1}, {lane: 1, number: 2}},
+			[]lag{lagAt(1, 0, 0), lagAt(2, 0, 0)},
+			nil, wide,
+			[]string{"1/1", "1/2", "2/1"},
+			true,
+		},
+		"there is nothing": {nil, []lag{lagAt(1, 0, 0)}, nil, wide, []string{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if diff := cmp.Diff(c.want, next(t, c.log, c.held, c.others, c.most)); diff != "" {
+			got, entangled := next(t, c.log, c.held, c.others, c.most)
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("batches (-want +got):\n%s", diff)
+			}
+			if entangled == c.free {
+				t.Errorf("lanes wait for each other: %t", entangled)
 			}
 		})
 	}
@@ -157,7 +217,8 @@ func TestLoadNextReadsOn(t *testing.T) {
 		log = append(log, logBatch{lane: 5, number: n + 1})
 		want = append(want, fmt.Sprintf("5/%d", n+1))
 	}
-	if diff := cmp.Diff(want, next(t, log, []lag{lagAt(5, 0, 0)}, nil, limits{items: 1000, bytes: 1 << 20})); diff != "" {
+	got, _ := next(t, log, []lag{lagAt(5, 0, 0)}, nil, limits{items: 1000, bytes: 1 << 20})
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("batches (-want +got):\n%s", diff)
 	}
 }

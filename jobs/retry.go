@@ -106,6 +106,8 @@ type retry struct {
 
 	probing bool // the peer failed, and has not answered since
 	paused  bool // an operator has paused the peer since the last round
+
+	entangled bool // lanes waited for each other in the last round: no fan-out can take one of them along
 }
 
 func (r *retry) holds(lane int16) bool {
@@ -173,7 +175,7 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 			}
 			r.cfg.Logger.LogAttrs(ctx, level, "lagging peer is in step again", slog.String("peer", r.peer))
 			return 0, nil
-		case round >= handOverAfter && r.behind() <= pickUpLimit:
+		case round >= handOverAfter && r.behind() <= pickUpLimit && !r.entangled:
 			return handOverSnooze, r.giveBack(ctx)
 		}
 		if r.behind() > pickUpLimit {
@@ -302,7 +304,9 @@ func (r *retry) next(ctx context.Context) ([]batch, error) {
 		}
 	}
 	lanes := slices.DeleteFunc(slices.Clone(r.lanes), func(l lag) bool { return l.AtHead })
-	return r.store.loadNext(ctx, lanes, cursors, r.cfg.limits)
+	batches, entangled, err := r.store.loadNext(ctx, lanes, cursors, r.cfg.limits)
+	r.entangled = entangled
+	return batches, err
 }
 
 // held is how far each held lane may have been pushed already.
