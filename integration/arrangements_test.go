@@ -52,6 +52,27 @@ const (
 		create trigger come_late before insert on river_job for each row when (new.kind = 'peer_retry') execute function come_late()`
 	retriesComeAsEver = `drop function if exists come_late cascade`
 
+	// The third peer is brought the current state, again and again: what [jobs.SwitchToSnapshot] writes.
+	resyncs = `
+		do $$
+		begin
+			perform pg_advisory_xact_lock(1903521650, l) from generate_series(0, 31) l;
+			insert into snapshots (peer, reason, phase, settled) values ('peer-3', 'asked', 'deletions', false) on conflict do nothing;
+			if not found then
+				return;
+			end if;
+			insert into lagging (peer, lane, cursor, pushed_to, not_before)
+			select 'peer-3', l.lane, coalesce(case when b.verdict = 'pending' then b.number - 1 else b.number end, 0), coalesce(b.number, 0),
+			       now() + interval '100 years'
+			from generate_series(0, 31) l (lane)
+			left join lateral (select b.number, b.verdict from batches b where b.lane = l.lane order by b.number desc limit 1) b on true
+			on conflict (peer, lane) do update
+			set cursor = excluded.cursor, pushed_to = excluded.pushed_to, not_before = excluded.not_before, holder = null, leased_until = null,
+			    retry = null, failures = 0, last_class = '';
+			delete from doubts where peer = 'peer-3';
+			delete from repairs where peer = 'peer-3';
+		end $$`
+
 	refusalsAreDue = `update refusals set next_at = clock_timestamp() where next_at > clock_timestamp() + interval '1 second'`
 )
 
@@ -128,6 +149,12 @@ func arrangements(t *testing.T) []arrangement {
 			points: []fault.Point{
 				fault.RepairClaiming, fault.RepairClaimed, fault.RepairPushed, fault.RepairRecording,
 				fault.RepairRecorded,
+			},
+		},
+		{
+			name: "snapshots", most: 2, both: true, zombies: true, disturb: resyncs,
+			points: []fault.Point{
+				fault.SnapshotClaimed, fault.SnapshotPushed, fault.SnapshotRecorded, fault.SnapshotComplete, fault.SnapshotEnded,
 			},
 		},
 		{
