@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"quorumbox/internal/locks"
 	"quorumbox/internal/peer"
 )
 
@@ -17,9 +18,6 @@ import (
 
 // pausedPeer is a condition on a row l that names a peer: an operator has paused it. River's table is where that is written down, whoever does it.
 const pausedPeer = `exists (select from river_queue q where q.name = 'peer_' || l.peer and q.paused_at is not null)`
-
-// probeLock keeps two retries from probing one peer, together with a number for the peer.
-const probeLock = 0x71627072
 
 // ofPeer reports whether a failure concerns the peer and not what was pushed: other lanes would fail alike.
 func ofPeer(class peer.Class) bool {
@@ -71,7 +69,7 @@ func queueLeftAlone(b *pgx.Batch, into map[string]bool) {
 
 // lockProbes lets one retry of a peer choose its lanes at a time, until the end of tx.
 func lockProbes(ctx context.Context, tx pgx.Tx, p string) error {
-	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1, hashtext($2))`, int32(probeLock), p)
+	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1, hashtext($2))`, locks.Probe, p)
 	return err
 }
 

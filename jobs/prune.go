@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"quorumbox/internal/locks"
 	"quorumbox/outbox"
 )
 
@@ -19,9 +20,6 @@ const (
 
 	// tendEvery is how often it looks after what changes slowly: limits, kept entries, tombstones, long transactions.
 	tendEvery = 30 * time.Second
-
-	// pruneLock lets one pruner of a fleet work at a time.
-	pruneLock = 0x71756f72756d6234
 
 	// pruneEntries bounds the rows that one transaction deletes from a table, but for the rest of its last batch: it takes some ten milliseconds.
 	pruneEntries = 2000
@@ -159,7 +157,7 @@ func (p *Pruner) tend(ctx context.Context) (done bool, err error) {
 func (p *Pruner) alone(ctx context.Context, do func(tx pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
 		var alone bool
-		if err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, int64(pruneLock)).Scan(&alone); err != nil || !alone {
+		if err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, locks.Prune).Scan(&alone); err != nil || !alone {
 			return err
 		}
 		return do(tx)

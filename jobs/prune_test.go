@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"quorumbox/internal/locks"
 	"quorumbox/internal/pgtest"
 	"quorumbox/jobs"
 	"quorumbox/outbox"
@@ -241,7 +242,7 @@ func TestOnePrunerAtATime(t *testing.T) {
 	pool := pgtest.New(t)
 	fill(t, pool, 10)
 	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(t.Context(), `select pg_advisory_xact_lock($1)`, int64(jobs.PruneLock)); err != nil {
+		if _, err := tx.Exec(t.Context(), `select pg_advisory_xact_lock($1)`, locks.Prune); err != nil {
 			return err
 		}
 		prune(t, pool, noHistory())

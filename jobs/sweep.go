@@ -11,14 +11,12 @@ import (
 	"github.com/riverqueue/river"
 
 	"quorumbox/internal/fault"
+	"quorumbox/internal/locks"
 )
 
 const (
 	// sweepEvery is how often the fleet looks for work that nobody has.
 	sweepEvery = time.Second
-
-	// sweepLock lets one sweeper of a fleet work at a time.
-	sweepLock = 0x71756f72756d6233
 
 	// overdue is how long a lagging lane may be due while nobody holds it before its job is looked for. One whose holder let the lease run out
 	// is looked for at once.
@@ -29,7 +27,8 @@ const (
 )
 
 // Sweeper gives a new job to whatever has none: batches whose lease ran out because their worker died, lagging lanes whose retry was lost, deleted,
-// cancelled or discarded. A job that only waits in its queue is left alone.
+// cancelled or discarded, refused entries and repairs that are due, snapshots. A job that only waits in its queue is left alone. It also ends the leases of lanes that
+// ran out and resolves doubts whose time is up.
 type Sweeper struct {
 	store  *store
 	client *river.Client[pgx.Tx]
@@ -64,7 +63,7 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 	var retries []PeerRetryArgs
 	err := pgx.BeginFunc(ctx, s.store.pool, func(tx pgx.Tx) error {
 		var alone bool
-		if err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, int64(sweepLock)).Scan(&alone); err != nil || !alone {
+		if err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, locks.Sweep).Scan(&alone); err != nil || !alone {
 			return err
 		}
 		var err error

@@ -17,12 +17,11 @@ import (
 	"github.com/pressly/goose/v3/database"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
+
+	"quorumbox/internal/locks"
 )
 
 const (
-	// lockKey is the advisory lock that one migrating process holds. Chosen at random once; it only has to differ from other users' keys.
-	lockKey = 0x71756f72756d6231
-
 	// lockTimeout bounds the wait for a table lock behind a running transaction, so that a migration never makes the
 	// writers queue up behind it for long. The command can be repeated.
 	lockTimeout = 5 * time.Second
@@ -184,7 +183,7 @@ func lock(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
 		conn.Release()
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	if _, err := conn.Exec(ctx, `select pg_advisory_lock($1)`, int64(lockKey)); err != nil {
+	if _, err := conn.Exec(ctx, `select pg_advisory_lock($1)`, locks.Migrate); err != nil {
 		conn.Release()
 		return nil, fmt.Errorf("lock: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"quorumbox/internal/fault"
+	"quorumbox/internal/locks"
 )
 
 // Lanes is how many units of order there are. A namespace belongs to one lane for good.
@@ -65,12 +66,6 @@ func def[T comparable](v *T, d T) {
 }
 
 const (
-	// relayLock is the advisory lock of the one relay that works in a fleet.
-	relayLock = 0x71756f72756d6232
-
-	// laneLocks is the first key of the advisory locks of the lanes; the second one is the lane.
-	laneLocks = 0x71756f72
-
 	// electEvery is how often a relay that does not hold the lock asks for it.
 	electEvery = time.Second
 
@@ -127,7 +122,7 @@ func (r *Relay) lead(ctx context.Context) error {
 	}
 	defer conn.Release()
 	var elected bool
-	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, int64(relayLock)).Scan(&elected); err != nil {
+	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, locks.Relay).Scan(&elected); err != nil {
 		return fmt.Errorf("outbox: relay: elect: %w", err)
 	}
 	if !elected {
@@ -185,7 +180,7 @@ func (r *Relay) pause(ctx context.Context, d time.Duration) error {
 func LockLanes(ctx context.Context, tx pgx.Tx, lanes []int16) error {
 	_, err := tx.Exec(ctx, `
 		select pg_advisory_xact_lock($1, l.lane)
-		from (select distinct lane::int from unnest($2::smallint[]) u (lane) order by 1) l`, laneLocks, lanes)
+		from (select distinct lane::int from unnest($2::smallint[]) u (lane) order by 1) l`, locks.Lane, lanes)
 	if err != nil {
 		return fmt.Errorf("lock lanes: %w", err)
 	}
@@ -201,7 +196,7 @@ func LockHeads(ctx context.Context, tx pgx.Tx, lanes []int16, numbers []int64) e
 			from unnest($2::smallint[], $3::bigint[]) u (lane, number)
 			where not exists (select from batches b where b.lane = u.lane and b.number > u.number)
 			order by 1
-		) l`, laneLocks, lanes, numbers)
+		) l`, locks.Lane, lanes, numbers)
 	if err != nil {
 		return fmt.Errorf("lock the heads of lanes: %w", err)
 	}

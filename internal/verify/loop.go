@@ -9,10 +9,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-)
 
-// loopLock lets one loop of a fleet compare.
-const loopLock = 0x71756f72756d6235
+	"quorumbox/internal/locks"
+)
 
 const (
 	// DefaultSettle is how soon after it was elected a loop compares first.
@@ -76,7 +75,7 @@ func (l Loop) lead(ctx context.Context) error {
 		return err
 	}
 	var elected bool
-	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, int64(loopLock)).Scan(&elected); err == nil && !elected {
+	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, locks.Verify).Scan(&elected); err == nil && !elected {
 		conn.Release()
 		return nil
 	} else if err != nil {
