@@ -13,6 +13,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"quorumbox/internal/metrics"
+	"quorumbox/internal/peer"
 	"quorumbox/quorum"
 )
 
@@ -104,6 +105,15 @@ func (c Config) withDefaults() Config {
 		c.paces[p] = newPace(c.CatchupRates[p])
 	}
 	return c
+}
+
+// bounded pushes with RetryPush, each push within the push timeout.
+func (c Config) bounded() Pusher {
+	return PushFunc(func(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, c.PushTimeout, errPushTimeout)
+		defer cancel()
+		return c.RetryPush.Push(ctx, peerID, req)
+	})
 }
 
 // longestAck is the longest deadline of a fan-out.

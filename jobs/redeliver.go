@@ -70,11 +70,7 @@ func (r *redelivery) push(ctx context.Context) (d delivery) {
 	}
 	ctx, stop := r.store.keepLease(ctx, r.hold.token, []advance{{peerLane: r.at, Cursor: r.hold.cursor}})
 	defer stop()
-	pushes := PushFunc(func(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
-		defer cancel()
-		return r.cfg.RetryPush.Push(ctx, peerID, req)
-	})
+	pushes := r.cfg.bounded()
 	shipment := pack([]batch{{Lane: r.at.Lane, Entries: r.entries}}, nil, r.cfg.SenderID, r.cfg.limits)
 	return shipment.send(ctx, pushes, r.args.Peer, isolation{parts: pushes, until: time.Now().Add(r.cfg.PushTimeout)})
 }

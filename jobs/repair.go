@@ -93,6 +93,14 @@ func scanRepair(row pgx.CollectableRow) (r repairRow, err error) {
 	return r, err
 }
 
+// again is until when an earlier push of the repair may still arrive, the one of this run included; nil: it cannot.
+func (r repairRow) again(d delivery) *time.Time {
+	if d.inDoubt {
+		return &r.Noted
+	}
+	return r.Again
+}
+
 func (r repairRow) subject() subject { return subject{r.Subject, r.Key, r.Method, r.Entry} }
 
 // claim holds the lane and takes what is due. That the push may still arrive after this run is noted before the first byte: if the worker dies, the repairs
@@ -157,11 +165,7 @@ func (r *repair) moveAway(ctx context.Context, tx pgx.Tx) error {
 func (r *repair) push(ctx context.Context) delivery {
 	ctx, stop := r.store.keepLease(ctx, r.hold.token, []advance{{peerLane: r.at, Cursor: r.hold.cursor}})
 	defer stop()
-	pushes := PushFunc(func(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
-		defer cancel()
-		return r.cfg.RetryPush.Push(ctx, peerID, req)
-	})
+	pushes := r.cfg.bounded()
 	d, owners := r.state.bring(ctx, pushes, r.at.Peer, isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget)}, r.cfg.SenderID, r.cfg.limits)
 	r.owners = owners
 	return d
@@ -202,7 +206,7 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 			case d.err != nil:
 				err = r.postpone(ctx, tx, row, d, delay, peer.ClassOf(d.err))
 			case isRefused:
-				err = r.refuse(ctx, tx, row, class)
+				err = r.refuse(ctx, tx, row, d, class)
 			case again:
 				err = r.postpone(ctx, tx, row, d, 0, "")
 			default:
@@ -261,13 +265,8 @@ func (r *repair) leaveAlone(ctx context.Context, tx pgx.Tx, by setback) error {
 }
 
 // finish removes a repair that is done, or keeps it until a push of it that got no answer cannot arrive any more, and renews it then: that push may bring a link
-// back. A row that was made due again meanwhile
-// stays as it is.
+// back. A row that was made due again meanwhile stays as it is.
 func (r *repair) finish(ctx context.Context, tx pgx.Tx, row repairRow, d delivery) error {
-	again := row.Again
-	if d.inDoubt {
-		again = &row.Noted
-	}
 	_, err := tx.Exec(ctx, `
 		with gone as (
 			delete from repairs
@@ -276,7 +275,7 @@ func (r *repair) finish(ctx context.Context, tx pgx.Tx, row repairRow, d deliver
 		update repairs
 		set due_at = $5, again_at = null, method = 'renew'
 		where peer = $1 and subject = $2 and key = $3 and due_at = $4 and $5 > clock_timestamp()`,
-		r.at.Peer, string(row.Subject), row.Key, row.DueAt, again)
+		r.at.Peer, string(row.Subject), row.Key, row.DueAt, row.again(d))
 	return err
 }
 
@@ -294,20 +293,16 @@ func (r *repair) later(ctx context.Context, tx pgx.Tx, row repairRow) error {
 
 // postpone leaves a repair for later. That an earlier push may still arrive is kept in mind.
 func (r *repair) postpone(ctx context.Context, tx pgx.Tx, row repairRow, d delivery, delay time.Duration, class peer.Class) error {
-	again := row.Again
-	if d.inDoubt {
-		again = &row.Noted
-	}
 	_, err := tx.Exec(ctx, `
 		update repairs
 		set due_at = greatest(due_at, clock_timestamp() + $4::interval), again_at = $5, attempts = attempts + 1, class = $6,
 		    method = case when $5::timestamptz is null then method else 'renew' end
-		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, delay, again, string(class))
+		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, delay, row.again(d), string(class))
 	return err
 }
 
 // refuse tries a refused subject again from scratch, and if that was refused, too, as slowly as an entry that a peer refuses.
-func (r *repair) refuse(ctx context.Context, tx pgx.Tx, row repairRow, class peer.Class) error {
+func (r *repair) refuse(ctx context.Context, tx pgx.Tx, row repairRow, d delivery, class peer.Class) error {
 	delay := r.cfg.Redeliver.Delay(row.Attempts+1, 0)
 	if row.Method == storeAgain {
 		delay = 0
@@ -315,7 +310,7 @@ func (r *repair) refuse(ctx context.Context, tx pgx.Tx, row repairRow, class pee
 	_, err := tx.Exec(ctx, `
 		update repairs
 		set method = 'renew', due_at = clock_timestamp() + $4::interval, again_at = $5, attempts = attempts + 1, class = $6
-		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, delay, row.Again, string(class))
+		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, delay, row.again(d), string(class))
 	return err
 }
 

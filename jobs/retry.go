@@ -259,7 +259,7 @@ func (r *retry) push(ctx context.Context, batches []batch, until time.Time) (del
 	jobCtx := ctx
 	ctx, stop := r.store.keepLease(ctx, r.token, upTo)
 	defer stop()
-	how := isolation{parts: PushFunc(r.pushOnce), until: until, patient: r.patient()}
+	how := isolation{parts: r.cfg.bounded(), until: until, patient: r.patient()}
 	d := pack(batches, without, r.cfg.SenderID, r.cfg.limits).send(ctx, how.parts, r.peer, how)
 	if d.err != nil && ctx.Err() != nil && jobCtx.Err() == nil {
 		return delivery{}, &renewError{context.Cause(ctx)} // not the peer's doing
@@ -280,13 +280,6 @@ func (r *retry) failures() int {
 // says nothing about that.
 func (r *retry) patient() bool {
 	return !slices.ContainsFunc(r.lanes, func(l lag) bool { return l.Failures >= patience && !ofPeer(l.Class) })
-}
-
-// pushOnce sends one push within the push timeout.
-func (r *retry) pushOnce(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PushTimeout, errPushTimeout)
-	defer cancel()
-	return r.cfg.RetryPush.Push(ctx, peerID, req)
 }
 
 // next loads the batches that come next, without those that must wait for a lane of the peer that somebody else holds.

@@ -255,7 +255,7 @@ func (s *snapshot) pushPart(ctx context.Context, p *part) (d delivery) {
 	if p.state == nil {
 		return s.push(ctx, p.items)
 	}
-	to := s.pusher()
+	to := s.cfg.bounded()
 	d, p.owners = p.state.bring(ctx, to, s.peer, isolation{parts: to, until: time.Now().Add(s.cfg.RetryBudget)}, s.cfg.SenderID, s.cfg.limits)
 	return d
 }
@@ -269,16 +269,8 @@ func (s *snapshot) push(ctx context.Context, items []item) delivery {
 }
 
 func (s *snapshot) send(ctx context.Context, what shipment) delivery {
-	to := s.pusher()
+	to := s.cfg.bounded()
 	return what.send(ctx, to, s.peer, isolation{parts: to, until: time.Now().Add(s.cfg.RetryBudget)})
-}
-
-func (s *snapshot) pusher() Pusher {
-	return PushFunc(func(ctx context.Context, peerID string, req peer.Request) (peer.Report, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.PushTimeout, errPushTimeout)
-		defer cancel()
-		return s.cfg.RetryPush.Push(ctx, peerID, req)
-	})
 }
 
 func (s *snapshot) renew(ctx context.Context) error {
