@@ -34,6 +34,9 @@ type legLane struct {
 	cursor   int64 // what the peer has when the push begins
 	pickedUp bool
 	has      bool // the peer has the batch: its retry was quicker
+
+	// refusedBefore says that somebody else's push brought the peer past the batch, and that it refuses an entry of it: no acknowledgement.
+	refusedBefore bool
 }
 
 // legResult is what came of a lane.
@@ -89,7 +92,13 @@ func (w *fanOutWorker) prepare(ctx context.Context, token int64, rows fanOutRows
 				if row.Cursor < b.Number-1 {
 					load = append(load, laneRange{Lane: b.Lane, Cursor: row.Cursor, Before: b.Number})
 				}
-				l.lanes = append(l.lanes, legLane{ballot: i, cursor: row.Cursor, pickedUp: true, has: row.Cursor >= b.Number})
+				lane := legLane{ballot: i, cursor: row.Cursor, pickedUp: true, has: row.Cursor >= b.Number}
+				if lane.has {
+					if lane.refusedBefore, err = f.refuses(ctx, p, b); err != nil {
+						return nil, err
+					}
+				}
+				l.lanes = append(l.lanes, lane)
 			case inStep:
 				l.lanes = append(l.lanes, legLane{ballot: i, cursor: b.Number - 1})
 			case busy:
@@ -265,8 +274,17 @@ func (f *fanOut) isolation() isolation {
 	return isolation{parts: f.cfg.RetryPush, until: f.deadline, patient: true}
 }
 
+// refuses reports whether it is known that the peer refuses an entry of the batch. A retry writes that down with the cursor that it moves past it.
+func (f *fanOut) refuses(ctx context.Context, p string, b batch) (bool, error) {
+	refused, err := f.store.refusedOf(ctx, p, []batch{b})
+	return len(refused) > 0, err
+}
+
 // outcome is the peer's vote on a batch: it has not acknowledged one of which it refuses an entry.
 func (r legResult) outcome(b batch) quorum.Outcome {
+	if r.err == nil && r.refusedBefore {
+		return quorum.Refused
+	}
 	if r.err == nil && slices.ContainsFunc(r.refused, func(x refusal) bool { return slices.Contains(b.IDs, x.Entry) }) {
 		return quorum.Refused
 	}

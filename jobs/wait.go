@@ -46,6 +46,11 @@ func (f *fanOut) wait(ctx context.Context, l *leg) {
 			row, lagging := rows[peerLane{l.peer, b.Lane}]
 			switch {
 			case !lagging || row.Cursor >= b.Number:
+				refused, err := f.refuses(ctx, l.peer, b)
+				if err != nil {
+					return false
+				}
+				lane.refusedBefore = refused
 				l.results = append(l.results, legResult{legLane: lane})
 				return true
 			case row.Held:
@@ -92,6 +97,8 @@ func (f *fanOut) takeOver(ctx context.Context, p string, lane legLane) (result l
 	}
 	fault.Hit(fault.WaitTaken)
 	if got[at].Cursor >= b.Number {
+		refused, err := f.refuses(ctx, p, b)
+		lane.refusedBefore = refused || err != nil
 		return legResult{legLane: lane, ours: true}, true
 	}
 	d, err := f.pushFrom(ctx, p, b.Lane, got[at].Cursor, b.Number)

@@ -4,6 +4,11 @@ import (
 	"context"
 	"slices"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"quorumbox/jobs"
+	"quorumbox/outbox"
 )
 
 // heldLane makes c miss the only batch of the lane and puts that lane into somebody's hands.
@@ -43,6 +48,39 @@ func TestVerdictDoesNotWaitForALaneThatWasTakenOver(t *testing.T) {
 	f.eventually("c in step", func() bool { return f.lagging() == 0 })
 	if got := f.peers.got("c"); !slices.Contains(got, "store m-2") {
 		t.Errorf("c got %q, without m-2", got)
+	}
+}
+
+// A retry that brings a peer past a batch of which it refuses an entry is no acknowledgement of that batch: by whatever way the fan-out hears of it.
+func TestCursorBeyondARefusedEntryIsNoVote(t *testing.T) {
+	t.Parallel()
+	for name, move := range map[string]string{
+		"the lane is still held":   `update lagging set cursor = 2, pushed_to = 2`,
+		"the lane was given back":  `update lagging set cursor = 2, pushed_to = 2, holder = null, leased_until = null`,
+		"the peer is in step then": `delete from lagging`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, func(c *jobs.Config) { c.Policy.W = 4 })
+			f.heldLane()
+			entries := f.store("m-2")
+			f.eventually("a has it", func() bool { return f.peers.count("a") == 2 })
+			err := pgx.BeginFunc(t.Context(), f.pool, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(t.Context(), `
+					insert into refusals (peer, entry, lane, class, next_at)
+					select 'c', id, lane, 'skipped', now() + interval '1 hour' from outbox where id = $1`, entries[0]); err != nil {
+					return err
+				}
+				_, err := tx.Exec(t.Context(), move)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v := f.await(entries...); v.NotMet[outbox.ReasonRefused] != 1 {
+				t.Errorf("got %+v, want not met because an entry is refused", v)
+			}
+		})
 	}
 }
 
