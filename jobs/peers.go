@@ -2,9 +2,11 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"quorumbox/outbox"
@@ -16,7 +18,28 @@ import (
 // is brought the current state ([SnapshotOverdue]). All workers of a fleet should have the same peers; while they differ, those that are
 // not common to all lag.
 func RegisterPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) error {
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	for attempt := 1; ; attempt++ {
+		err := registerPeers(ctx, pool, peers)
+		if err == nil {
+			return nil
+		}
+		// It locks all lanes while the fleet works, so that it can be the one that Postgres chooses to end a deadlock.
+		if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != deadlockDetected || attempt == registerAttempts {
+			return fmt.Errorf("register peers: %w", err)
+		}
+	}
+}
+
+const (
+	// deadlockDetected is Postgres' code for that.
+	deadlockDetected = "40P01"
+
+	// registerAttempts is how often a worker that starts tries to register its peers.
+	registerAttempts = 5
+)
+
+func registerPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) error {
+	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		// With the lanes locked no batch is dispatched between the look at their heads and the commit.
 		if err := outbox.LockLanes(ctx, tx, allLanes()); err != nil {
 			return err
@@ -45,10 +68,6 @@ func RegisterPeers(ctx context.Context, pool *pgxpool.Pool, peers []string) erro
 			on conflict (peer, lane) do nothing`, peers, allLanes())
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("register peers: %w", err)
-	}
-	return nil
 }
 
 // switchUnknown inserts the peers that are new. They and those that are lost get a snapshot, unless nothing was ever dispatched: then the
