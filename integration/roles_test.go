@@ -27,7 +27,7 @@ const rolesFile = "../deploy/postgres/roles.sql"
 
 // rights are what the roles may do with each table: s(elect), i(nsert), u(pdate), d(elete). A role that is not named may do nothing. A table that a migration
 // adds must be added here and in the file.
-var rights = map[string]map[string]string{
+var rights = map[string]map[string]string{ //nolint:gochecknoglobals // a table, as a constant would be
 	"memories":             {"quorumbox_writer": "siud", "quorumbox_worker": "s"},
 	"archived_memories":    {"quorumbox_writer": "siud", "quorumbox_worker": "s"},
 	"memory_embeddings":    {"quorumbox_writer": "siud", "quorumbox_worker": "s"},

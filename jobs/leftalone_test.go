@@ -52,10 +52,11 @@ func TestDeadPeerIsProbedOnceForAllLanes(t *testing.T) {
 	}
 }
 
-// A peer that answers nothing costs each lane at most one deadline, until a second failure in a row; one that cannot be connected to costs one.
+// A peer that answers nothing costs each lane a deadline or two, until a second failure in a row, which comes with the first retry; one that cannot be connected to
+// costs one.
 func TestSilentPeerHoldsUpFewFanOuts(t *testing.T) {
 	t.Parallel()
-	for class, most := range map[peer.Class]int{peer.ClassTimeout: outbox.Lanes, peer.ClassConnectTimeout: 1} {
+	for class, most := range map[peer.Class]int{peer.ClassTimeout: 2 * outbox.Lanes, peer.ClassConnectTimeout: 1} {
 		t.Run(string(class), func(t *testing.T) {
 			t.Parallel()
 			holdsUpFewFanOuts(t, class, most)
@@ -78,7 +79,7 @@ func holdsUpFewFanOuts(t *testing.T, class peer.Class, most int) {
 			t.Fatalf("write %d: got %+v, want met by the others", i, v)
 		}
 	}
-	if requests, failures := f.peers.count("c"), f.scalar(`select max(failures) from lagging`); requests > failures+most {
+	if requests, failures := f.peers.count("c"), f.scalar(`select max(failures) from lagging`); requests > failures+most+1 { // one may be under way
 		t.Errorf("got %d requests and %d failures in a row for 100 writes, want at most %d requests that are no probes", requests, failures, most)
 	}
 }

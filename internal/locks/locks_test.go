@@ -30,7 +30,7 @@ func TestSQLTakesOurs(t *testing.T) {
 	literal := regexp.MustCompile(`pg_(?:try_)?advisory_\w*lock\w*\(\s*(\d+)`)
 	found := 0
 	for _, file := range files {
-		text, err := os.ReadFile(file)
+		text, err := os.ReadFile(file) //nolint:gosec // of this repository
 		if err != nil {
 			t.Fatal(err)
 		}
