@@ -9,15 +9,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// fakeInstallation is a folder whose postgres only says its version.
+// fakeInstallation returns a folder whose postgres only says its version. No test that runs beside this one may start a process while one of
+// them is open for writing: that process would have it open as well until it runs its own program, and nobody could run ours ("text file busy").
 func fakeInstallation(t *testing.T, version string) string {
 	t.Helper()
 	dir := t.TempDir()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	script := fmt.Sprintf("#!/bin/sh\n[ \"$1\" = --version ] && echo '%s'\n", version)
 	for _, program := range []string{"postgres", "initdb"} {
 		if err := os.WriteFile(filepath.Join(dir, program), []byte(script), 0o700); err != nil { //nolint:gosec // a program
