@@ -175,7 +175,8 @@ func arrangements(t *testing.T) []arrangement {
 			points: []fault.Point{fault.SweepFanOut, fault.SweepRecorded},
 		},
 		{
-			name: "expired retries", most: 1, faults: failing,
+			// In one lane: where others lag, too, their retries take the dead one's lane along before the sweeper gets to it.
+			name: "expired retries", most: 1, faults: failing, do: (*fleet).insertsOfOneLane,
 			others: []fault.Point{fault.RetryAnnounced, fault.RetryAcked, fault.RetryClaimed},
 			points: []fault.Point{fault.SweepLagging},
 		},

@@ -170,6 +170,14 @@ func (f *fleet) inserts(ctx context.Context, _ *rand.Rand, writer, n int) error 
 	})
 }
 
+// insertsOfOneLane is a step that stores one new memory, always in the same lane.
+func (f *fleet) insertsOfOneLane(ctx context.Context, _ *rand.Rand, writer, n int) error {
+	return pgx.BeginFunc(ctx, f.pool, func(tx pgx.Tx) error {
+		_, err := outbox.Store(ctx, tx, memory(fmt.Sprintf("w%d-%d", writer, n), "team"))
+		return err
+	})
+}
+
 // rewrites is a step that stores or deletes one of a few memories, each of which stays in its namespace.
 func (f *fleet) rewrites(ctx context.Context, rng *rand.Rand, writer, n int) error {
 	const ids, namespaces = 24, 11
