@@ -54,6 +54,7 @@ func oddAnswers() []oddAnswer {
 	}
 	return append(list, []oddAnswer{
 		{name: "400 for one id", faults: `{"status":400,"id":"%s"}`, mode: "status", classes: []peer.Class{peer.ClassBadRequest}, refused: []int{1}},
+		{name: "500 for one id", faults: `{"status":500,"id":"%s"}`, mode: "status", classes: []peer.Class{peer.ClassServerError}, refused: []int{1}},
 		{name: "413 above 1 item", faults: `{"status":413,"above_items":1}`, mode: "status", classes: []peer.Class{peer.ClassTooLarge}},
 		{name: "one id skipped", faults: `{"mode":"refuse_id","id":"%s"}`, mode: "refuse_id", classes: []peer.Class{peer.ClassSkipped}, refused: []int{1}},
 		{name: "one item skipped, once", faults: `{"skipped":1,"count":1}`, mode: "skipped", classes: []peer.Class{peer.ClassSkipped}},

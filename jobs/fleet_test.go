@@ -25,13 +25,14 @@ type scripted struct {
 	mu      sync.Mutex
 	answer  map[string]func(ctx context.Context) error // nil: acknowledge
 	refused map[string][]string                        // by peer: ids that it skips
+	breaks  map[string][]string                        // by peer: ids at which it breaks, whatever comes with them
 	applied map[string][]string                        // by peer: "store a", "delete a"
 	pushes  map[string]int
 }
 
 func newScripted() *scripted {
 	return &scripted{
-		answer: map[string]func(context.Context) error{}, refused: map[string][]string{}, applied: map[string][]string{}, pushes: map[string]int{},
+		answer: map[string]func(context.Context) error{}, refused: map[string][]string{}, breaks: map[string][]string{}, applied: map[string][]string{}, pushes: map[string]int{},
 	}
 }
 
@@ -40,6 +41,13 @@ func (s *scripted) refuse(ids ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused["c"] = ids
+}
+
+// breakAt makes the peer c answer 500 to every push that holds one of the ids.
+func (s *scripted) breakAt(ids ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.breaks["c"] = ids
 }
 
 func (s *scripted) set(peerID string, answer func(context.Context) error) {
@@ -75,6 +83,11 @@ func (s *scripted) push(ctx context.Context, peerID string, req peer.Request) er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, m := range body.Memories {
+		if slices.Contains(s.breaks[peerID], m.ID) {
+			return &peer.Error{Class: peer.ClassServerError, Status: 500}
+		}
+	}
 	skipped := 0
 	apply := func(what, id string) {
 		if slices.Contains(s.refused[peerID], id) {

@@ -38,7 +38,11 @@ type lag struct {
 	Behind   int64      // entries that the peer misses, up to the lane's newest batch
 	Class    peer.Class // of the last failure, "" if there was none since the peer answered
 	Paused   bool       // an operator has paused the peer
-	AtHead   bool       // the peer has the newest batch, which is not decided yet; known to a retry only
+
+	// Suspicions is how often, since the cursor moved, pushes of the lane have broken the peer.
+	Suspicions int
+
+	AtHead bool // the peer has the newest batch, which is not decided yet; known to a retry only
 }
 
 // free reports whether the row may be leased by a retry.
@@ -60,11 +64,11 @@ const lagColumns = `
 	coalesce(l.retry, 0), l.failures,
 	coalesce((select b.position from batches b where b.lane = l.lane order by b.number desc limit 1), 0)
 		- coalesce((select b.position from batches b where b.lane = l.lane and b.number <= l.cursor order by b.number desc limit 1), 0),
-	l.last_class, ` + pausedPeer
+	l.last_class, l.suspicions, ` + pausedPeer
 
 func scanLags(rows pgx.Rows, each func(lag)) error {
 	var l lag
-	into := []any{&l.Peer, &l.Lane, &l.Cursor, &l.PushedTo, &l.Held, &l.Wait, &l.Retry, &l.Failures, &l.Behind, &l.Class, &l.Paused}
+	into := []any{&l.Peer, &l.Lane, &l.Cursor, &l.PushedTo, &l.Held, &l.Wait, &l.Retry, &l.Failures, &l.Behind, &l.Class, &l.Suspicions, &l.Paused}
 	_, err := pgx.ForEachRow(rows, into, func() error {
 		each(l)
 		return nil
@@ -219,7 +223,7 @@ func recordAdvances(ctx context.Context, tx pgx.Tx, token int64, list []advance)
 			returning l.peer, l.lane
 		), moved as (
 			update lagging l
-			set cursor = w.cursor, pushed_to = greatest(l.pushed_to, w.cursor), failures = 0, last_class = ''
+			set cursor = w.cursor, pushed_to = greatest(l.pushed_to, w.cursor), failures = 0, last_class = '', suspicions = 0
 			from w
 			where l.peer = w.peer and l.lane = w.lane and l.holder = $1 and l.leased_until > clock_timestamp()
 			  and (w.newer or w.undecided)
@@ -284,17 +288,26 @@ func recordReleases(ctx context.Context, tx pgx.Tx, token int64, list []release)
 		), freed as (
 			update lagging l
 			set holder = null, leased_until = null, not_before = clock_timestamp() + w.delay, failures = l.failures + w.fails,
-			    last_class = coalesce(nullif(w.class, ''), l.last_class), retry = coalesce(l.retry, nextval('tokens'))
+			    last_class = coalesce(nullif(w.class, ''), l.last_class), retry = coalesce(l.retry, nextval('tokens')),
+			    suspicions = l.suspicions + case when w.class = any ($7) then w.fails else 0 end
 			from w
 			join old using (peer, lane)
 			where l.peer = w.peer and l.lane = w.lane
 			returning l.peer, l.lane, l.retry, old.orphan
 		)
-		select peer, lane, retry from freed where orphan`, token, peers, lanes, classes, delays, fails)
+		select peer, lane, retry from freed where orphan`, token, peers, lanes, classes, delays, fails, breakingClasses())
 	if err != nil {
 		return nil, fmt.Errorf("release lanes: %w", err)
 	}
 	return collectRetries(rows)
+}
+
+// clearSuspicions forgets what was suspected of the lanes of a holder: an entry was found that explains it.
+func clearSuspicions(ctx context.Context, tx pgx.Tx, token int64) error {
+	if _, err := tx.Exec(ctx, `update lagging set suspicions = 0 where holder = $1 and suspicions > 0`, token); err != nil {
+		return fmt.Errorf("clear suspicions: %w", err)
+	}
+	return nil
 }
 
 // recordErrors notes what a peer failed with, at most once a second and class for each.

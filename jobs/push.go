@@ -3,11 +3,9 @@ package jobs
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
-	"quorumbox/internal/fault"
 	"quorumbox/internal/peer"
 	"quorumbox/outbox"
 	"quorumbox/quorum"
@@ -122,155 +120,6 @@ func message(items []item) peer.Message {
 		}
 	}
 	return m
-}
-
-// delivery is what came of a shipment.
-type delivery struct {
-	shipment shipment
-	peer     string
-	how      isolation
-	probed   *bool // whether the peer acknowledges an empty push; nil: not asked yet
-
-	// err is nil if the peer has the shipment, but for the entries in refused.
-	err error
-	// refused are the entries that the peer refuses, each isolated from the others. They stand also if err is not nil.
-	refused []refusal
-	// inDoubt means that a push of the shipment may still be applied later, after whatever is pushed next. It can be so although all was acknowledged.
-	inDoubt bool
-	// applied is how many items the peer has, counted from the first, as far as it is known after a failure.
-	applied int
-}
-
-// isolation says how far send goes to find out which of several items a peer refuses.
-type isolation struct {
-	// parts sends the parts of a push that was refused.
-	parts Pusher
-	// until is when it gives up; what was found by then is told.
-	until time.Time
-	// patient leaves it open whether the peer refuses an item that needs another one to be there, such as a link: it may come.
-	patient bool
-}
-
-// send pushes the shipment in order and stops at the first push that is neither acknowledged nor refused. A push of several items that is
-// refused is cut in halves until it is known which of them the peer refuses; the others are pushed without them.
-func (s shipment) send(ctx context.Context, to Pusher, peerID string, how isolation) delivery {
-	d := delivery{shipment: s, peer: peerID, how: how}
-	for i, l := range s.pushes {
-		if i > 0 {
-			fault.Hit(fault.ShipmentPart)
-		}
-		if d.err = d.push(ctx, to, l); d.err != nil {
-			return d
-		}
-		d.applied += len(l.items)
-	}
-	return d
-}
-
-func (d *delivery) push(ctx context.Context, to Pusher, l load) error {
-	report, err := to.Push(ctx, d.peer, l.req)
-	d.inDoubt = d.inDoubt || report.InDoubt || peer.OutcomeOf(err) == peer.Unknown
-	class := peer.ClassOf(err)
-	if class == peer.ClassQuota {
-		if e, ok := errors.AsType[*peer.Error](err); ok {
-			d.applied += min(e.Applied, len(l.items)-1) // what was refused is one at least
-		}
-	}
-	if !class.Refusal() || !d.understands(ctx, class) {
-		return err
-	}
-	culprits := blame(l.items, err)
-	if len(culprits) == 0 {
-		if time.Now().After(d.how.until) {
-			return err
-		}
-		half := len(l.items) / 2
-		for _, items := range [][]item{l.items[:half], l.items[half:]} {
-			fault.Hit(fault.ShipmentHalved)
-			if err := d.push(ctx, d.how.parts, load{items, request(items, d.shipment.senderID)}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	for _, it := range culprits {
-		if d.how.patient && class == peer.ClassSkipped && it.needsOthers() {
-			return err
-		}
-	}
-	for _, it := range culprits {
-		d.refuse(refusal{Entry: it.entry.ID, Lane: it.entry.Lane, Class: class})
-	}
-	return nil
-}
-
-// understands reports whether the peer takes pushes at all. One that answers 400 or 413 to an empty push, too, refuses the sender or is no peer: no
-// entry is to be blamed for that.
-func (d *delivery) understands(ctx context.Context, class peer.Class) bool {
-	if class == peer.ClassSkipped || class == peer.ClassUnsupported {
-		return true
-	}
-	if d.probed == nil {
-		empty := peer.Request{Body: peer.Message{}.Encode(d.shipment.senderID), Catchup: peer.CatchupBulk}
-		_, err := d.how.parts.Push(ctx, d.peer, empty)
-		d.probed = new(err == nil)
-	}
-	return *d.probed
-}
-
-// refuse notes a refused entry; one that has several items is noted once.
-func (d *delivery) refuse(r refusal) {
-	if !slices.ContainsFunc(d.refused, func(known refusal) bool { return known.Entry == r.Entry }) {
-		d.refused = append(d.refused, r)
-	}
-}
-
-// refusedIn is what is refused of a lane.
-func (d *delivery) refusedIn(lane int16) []refusal {
-	return slices.DeleteFunc(slices.Clone(d.refused), func(r refusal) bool { return r.Lane != lane })
-}
-
-// has returns the batches that the peer has although the shipment failed, because its quota let the first entries pass: a prefix of the batches,
-// nothing unless the shipment is inOrder.
-func (d *delivery) has() []batch {
-	if !d.shipment.inOrder {
-		return nil
-	}
-	left := d.applied
-	for i, b := range d.shipment.batches {
-		if left -= len(b.Entries); left < 0 {
-			return d.shipment.batches[:i]
-		}
-	}
-	return d.shipment.batches
-}
-
-// blame returns the items that an answer refuses, if it says which: there is only one, it refuses all of them, or it leaves out just those of the
-// lists that the storage of a Postgres-backed peer does not know (wire.md 5.2). Then the others were acknowledged.
-func blame(items []item, err error) []item {
-	e, ok := errors.AsType[*peer.Error](err)
-	if len(items) == 1 {
-		return items
-	}
-	if !ok || e.Class != peer.ClassSkipped && e.Class != peer.ClassUnsupported {
-		return nil
-	}
-	if e.Refused >= len(items) {
-		return items
-	}
-	culprits := slices.DeleteFunc(slices.Clone(items), func(it item) bool {
-		return it.list == memories || it.list == deletions || it.list == links
-	})
-	if e.Class == peer.ClassUnsupported && len(culprits) == e.Refused {
-		return culprits
-	}
-	return nil
-}
-
-// needsOthers reports whether a receiver skips the item as long as something else is missing: a link's ends, a standard's memory, the place of a
-// restored memory.
-func (i item) needsOthers() bool {
-	return i.list == links || i.list == namespaceMeta || i.list == restores
 }
 
 // outcome is what an error of a [Pusher] means for a vote.

@@ -60,8 +60,9 @@ type redelivery struct {
 	at       peerLane
 	hold     hold
 	attempts int
-	entries  []entry   // what is to be pushed: nothing if it is superseded
-	noted    time.Time // when the push cannot arrive late any more
+	class    peer.Class // that it was refused with
+	entries  []entry    // what is to be pushed: nothing if it is superseded
+	noted    time.Time  // when the push cannot arrive late any more
 }
 
 func (r *redelivery) push(ctx context.Context) (d delivery) {
@@ -72,15 +73,16 @@ func (r *redelivery) push(ctx context.Context) (d delivery) {
 	defer stop()
 	pushes := r.cfg.bounded()
 	shipment := pack([]batch{{Lane: r.at.Lane, Entries: r.entries}}, nil, r.cfg.SenderID, r.cfg.limits)
-	return shipment.send(ctx, pushes, r.args.Peer, isolation{parts: pushes, until: time.Now().Add(r.cfg.PushTimeout)})
+	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.PushTimeout), suspicions: suspicionsAfter(r.class, certainAfter)}
+	return shipment.send(ctx, pushes, r.args.Peer, how)
 }
 
 // claim leases the lane. ok is false if there is nothing to do now.
 func (r *redelivery) claim(ctx context.Context) (ok bool, err error) {
 	err = pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
 		r.at.Peer = r.args.Peer
-		err := tx.QueryRow(ctx, `select lane, attempts from refusals where peer = $1 and entry = $2 and next_at <= clock_timestamp() for update`, r.args.Peer, r.args.Entry).
-			Scan(&r.at.Lane, &r.attempts)
+		err := tx.QueryRow(ctx, `select lane, attempts, class from refusals where peer = $1 and entry = $2 and next_at <= clock_timestamp() for update`, r.args.Peer, r.args.Entry).
+			Scan(&r.at.Lane, &r.attempts, &r.class)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil // delivered, dropped or postponed meanwhile
 		}

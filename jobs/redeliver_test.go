@@ -102,6 +102,42 @@ func TestRefusedEntryIsRedelivered(t *testing.T) {
 	}
 }
 
+// An entry at which a peer breaks, as by a bug, is found and steps aside, whether other lanes show that the peer takes everything else or the entry's own is the only one. The peer
+// gets the rest, votes again, and gets the entry once it is mended.
+func TestEntryThatBreaksAPeerStepsAside(t *testing.T) {
+	t.Parallel()
+	for name, others := range map[string]string{"other lanes are pushed": "other/%d:x-%d", "one lane only": "ns:x-%[2]d"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t)
+			f.peers.breakAt("bad")
+			f.await(f.store("m-1", "bad", "m-2")...)
+			n := 0
+			f.eventually("the entry is found", func() bool {
+				n++
+				f.store(fmt.Sprintf(others, n, n))
+				return f.scalar(`select count(*) from refusals r join outbox o on o.id = r.entry where r.peer = 'c' and o.key = 'bad' and r.class = 'server_error'`) == 1
+			})
+			f.eventually("the peer has the rest", func() bool {
+				got := f.peers.got("c")
+				return slices.Contains(got, "store m-1") && slices.Contains(got, "store m-2") && slices.Contains(got, fmt.Sprintf("store x-%d", n)) && f.lagging() == 0
+			})
+			f.eventually("it was tried again, and is still refused", func() bool { return f.scalar(`select coalesce(max(attempts), 0) from refusals`) >= 2 })
+			if got := f.scalar(`select count(*) from refusals`); got != 1 {
+				t.Errorf("got %d refusals, want the one entry", got)
+			}
+			f.await(f.store("ns:vote")...)
+			f.eventually("the peer votes", func() bool {
+				f.await(f.store("ns:vote")...)
+				return f.scalar(`select count(*) from batches b join outbox o on o.id = any (b.entries) where o.key = 'vote' and 'c' = any (b.acked)`) > 0
+			})
+			f.peers.breakAt()
+			f.eventually("c has it", func() bool { return slices.Contains(f.peers.got("c"), "store bad") })
+			f.eventually("nothing is left of it", func() bool { return f.scalar(`select count(*) from refusals`) == 0 && f.lagging() == 0 })
+		})
+	}
+}
+
 // What later entries have superseded is not sent any more: an old store would bring a deleted memory back.
 func TestSupersededRefusalIsNotRedelivered(t *testing.T) {
 	t.Parallel()

@@ -78,6 +78,7 @@ type repairRow struct {
 	Method   method
 	Entry    int64
 	Attempts int
+	Class    peer.Class // of the last of them
 	DueAt    time.Time
 	Again    *time.Time // until then an earlier push of it may still arrive, or null
 	Noted    time.Time  // the same for this run's push
@@ -86,7 +87,7 @@ type repairRow struct {
 
 func scanRepair(row pgx.CollectableRow) (r repairRow, err error) {
 	var places [][2]string
-	err = row.Scan(&r.Subject, &r.Key, &r.Method, &r.Entry, &r.Attempts, &r.DueAt, &r.Again, &r.Noted, &places)
+	err = row.Scan(&r.Subject, &r.Key, &r.Method, &r.Entry, &r.Attempts, &r.Class, &r.DueAt, &r.Again, &r.Noted, &places)
 	for _, p := range places {
 		r.Places = append(r.Places, slot{Namespace: p[0], Title: p[1]})
 	}
@@ -126,7 +127,7 @@ func (r *repair) claim(ctx context.Context) (ok bool, err error) {
 			set again_at = clock_timestamp() + $4::interval
 			from due d
 			where r.peer = $1 and r.subject = d.subject and r.key = d.key
-			returning r.subject, r.key, r.method, r.entry, r.attempts, r.due_at, d.again_at, r.again_at, r.places`,
+			returning r.subject, r.key, r.method, r.entry, r.attempts, r.class, r.due_at, d.again_at, r.again_at, r.places`,
 			r.at.Peer, r.at.Lane, repairsAtOnce, r.cfg.JobTimeout+r.cfg.Zombie) // the push may begin as late as the job ends
 		if err != nil {
 			return err
@@ -166,7 +167,8 @@ func (r *repair) push(ctx context.Context) delivery {
 	ctx, stop := r.store.keepLease(ctx, r.hold.token, []advance{{peerLane: r.at, Cursor: r.hold.cursor}})
 	defer stop()
 	pushes := r.cfg.bounded()
-	d, owners := r.state.bring(ctx, pushes, r.at.Peer, isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget)}, r.cfg.SenderID, r.cfg.limits)
+	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget), suspicions: r.suspicions()}
+	d, owners := r.state.bring(ctx, pushes, r.at.Peer, how, r.cfg.SenderID, r.cfg.limits)
 	r.owners = owners
 	return d
 }
@@ -244,6 +246,15 @@ func (r *repair) failures() int {
 	n := 0
 	for _, row := range r.rows {
 		n = max(n, row.Attempts)
+	}
+	return n
+}
+
+// suspicions is how often in a row repairs of this run have broken the peer.
+func (r *repair) suspicions() int {
+	n := 0
+	for _, row := range r.rows {
+		n = max(n, suspicionsAfter(row.Class, row.Attempts))
 	}
 	return n
 }

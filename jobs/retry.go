@@ -105,6 +105,7 @@ type retry struct {
 	lanes []lag // those of which the peer is not in step yet
 
 	probing bool // the peer failed, and has not answered since
+	acked   bool // it has acknowledged something in this run
 	paused  bool // an operator has paused the peer since the last round
 
 	entangled bool // lanes waited for each other in the last round: no fan-out can take one of them along
@@ -147,6 +148,7 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 			return handOverSnooze, r.giveBack(ctx)
 		}
 		d, err := r.push(ctx, batches, until)
+		r.acked = r.acked || d.acked
 		switch {
 		case err != nil:
 			return 0, err
@@ -259,7 +261,7 @@ func (r *retry) push(ctx context.Context, batches []batch, until time.Time) (del
 	jobCtx := ctx
 	ctx, stop := r.store.keepLease(ctx, r.token, upTo)
 	defer stop()
-	how := isolation{parts: r.cfg.bounded(), until: until, patient: r.patient()}
+	how := isolation{parts: r.cfg.bounded(), until: until, patient: r.patient(), suspicions: r.suspicions(batches), acked: r.acked}
 	d := pack(batches, without, r.cfg.SenderID, r.cfg.limits).send(ctx, how.parts, r.peer, how)
 	if d.err != nil && ctx.Err() != nil && jobCtx.Err() == nil {
 		return delivery{}, &renewError{context.Cause(ctx)} // not the peer's doing
@@ -272,6 +274,17 @@ func (r *retry) failures() int {
 	n := 0
 	for _, l := range r.lanes {
 		n = max(n, l.Failures)
+	}
+	return n
+}
+
+// suspicions is how often pushes from where a lane of the batches is have broken the peer.
+func (r *retry) suspicions(batches []batch) int {
+	n := 0
+	for _, l := range r.lanes {
+		if slices.ContainsFunc(batches, func(b batch) bool { return b.Lane == l.Lane }) {
+			n = max(n, l.Suspicions)
+		}
 	}
 	return n
 }
@@ -356,6 +369,11 @@ func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64,
 			return err
 		}
 		fault.Hit(fault.RetryRecording)
+		if len(refused) > 0 {
+			if err := clearSuspicions(ctx, tx, r.token); err != nil {
+				return err
+			}
+		}
 		return r.cfg.recordRefusals(ctx, tx, r.peer, refused)
 	})
 	if err != nil {
@@ -378,7 +396,7 @@ func (r *retry) record(ctx context.Context, list []advance, got map[int16]int64,
 			continue
 		}
 		l := &r.lanes[i]
-		l.Cursor, l.PushedTo, l.Failures = a.Cursor, max(l.PushedTo, a.Cursor), 0
+		l.Cursor, l.PushedTo, l.Failures, l.Suspicions = a.Cursor, max(l.PushedTo, a.Cursor), 0, 0
 		l.AtHead = !still[j].Newer
 		l.Behind = max(l.Behind-got[a.Lane], 1) // at least what came after the claim
 	}

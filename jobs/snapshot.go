@@ -256,7 +256,7 @@ func (s *snapshot) pushPart(ctx context.Context, p *part) (d delivery) {
 		return s.push(ctx, p.items)
 	}
 	to := s.cfg.bounded()
-	d, p.owners = p.state.bring(ctx, to, s.peer, isolation{parts: to, until: time.Now().Add(s.cfg.RetryBudget)}, s.cfg.SenderID, s.cfg.limits)
+	d, p.owners = p.state.bring(ctx, to, s.peer, s.isolation(to), s.cfg.SenderID, s.cfg.limits)
 	return d
 }
 
@@ -270,7 +270,11 @@ func (s *snapshot) push(ctx context.Context, items []item) delivery {
 
 func (s *snapshot) send(ctx context.Context, what shipment) delivery {
 	to := s.cfg.bounded()
-	return what.send(ctx, to, s.peer, isolation{parts: to, until: time.Now().Add(s.cfg.RetryBudget)})
+	return what.send(ctx, to, s.peer, s.isolation(to))
+}
+
+func (s *snapshot) isolation(parts Pusher) isolation {
+	return isolation{parts: parts, until: time.Now().Add(s.cfg.RetryBudget), suspicions: suspicionsAfter(s.row.LastClass, s.row.Failures)}
 }
 
 func (s *snapshot) renew(ctx context.Context) error {
