@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,13 +85,34 @@ func RetryRefusals(ctx context.Context, db Database, f RefusalFilter) (int64, er
 	return tag.RowsAffected(), nil
 }
 
-// DropRefusals gives the chosen refused entries up: their peers never get them. It returns how many they were.
+// ErrUndecided says that some of the chosen entries have no verdict yet.
+var ErrUndecided = errors.New("entries without a verdict were left: drop them again in a moment")
+
+// DropRefusals gives the chosen refused entries up: their peers never get them. It returns how many they were. Those without a verdict are left, and the error wraps
+// [ErrUndecided]: the fan-out that decides it would take a peer that is past the entry for one that has it, if nothing said that it was refused.
 func DropRefusals(ctx context.Context, db Database, f RefusalFilter) (int64, error) {
 	fault.Hit(fault.OperateChosen)
-	tag, err := db.Exec(ctx, `delete from refusals r where `+chosenRefusals, f.args()...)
+	rows, err := db.Query(ctx, `
+		with chosen as (
+			select r.peer, r.entry,
+			       exists (select from batches b where b.lane = r.lane and b.verdict = 'pending' and r.entry = any (b.entries)) as undecided
+			from refusals r
+			where `+chosenRefusals+`
+		), dropped as (
+			delete from refusals r using chosen c where r.peer = c.peer and r.entry = c.entry and not c.undecided
+			returning 1
+		)
+		select (select count(*) from dropped), (select count(*) from chosen where undecided)`, f.args()...)
+	if err != nil {
+		return 0, fmt.Errorf("drop refusals: %w", err)
+	}
+	counts, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[struct{ Dropped, Left int64 }])
 	if err != nil {
 		return 0, fmt.Errorf("drop refusals: %w", err)
 	}
 	fault.Hit(fault.OperateRecorded)
-	return tag.RowsAffected(), nil
+	if counts.Left > 0 {
+		return counts.Dropped, fmt.Errorf("%d %w", counts.Left, ErrUndecided)
+	}
+	return counts.Dropped, nil
 }

@@ -3,6 +3,7 @@ package jobs_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -135,6 +136,34 @@ func TestEntryThatBreaksAPeerStepsAside(t *testing.T) {
 			f.eventually("c has it", func() bool { return slices.Contains(f.peers.got("c"), "store bad") })
 			f.eventually("nothing is left of it", func() bool { return f.scalar(`select count(*) from refusals`) == 0 && f.lagging() == 0 })
 		})
+	}
+}
+
+// An operator cannot drop the refusal of an entry before its verdict is known, which would count the peer as one that has it.
+func TestDropRefusalsLeavesWhatIsUndecided(t *testing.T) {
+	t.Parallel()
+	f := start(t, never, func(c *jobs.Config) { c.AckTimeout, c.JobTimeout, c.RescueAfter = 20*time.Second, 50*time.Second, time.Minute })
+	answer := make(chan struct{})
+	hang := func(ctx context.Context) error {
+		select {
+		case <-answer:
+			return nil
+		case <-ctx.Done():
+			return &peer.Error{Class: peer.ClassTimeout}
+		}
+	}
+	f.peers.set("a", hang)
+	f.peers.set("b", hang)
+	entries := f.store("m-1")
+	f.eventually("it is dispatched", func() bool { return f.scalar(`select count(*) from batches where verdict = 'pending'`) == 1 })
+	f.exec(`insert into refusals (peer, entry, lane, class, next_at) select 'c', entries[1], lane, 'skipped', now() + interval '1 hour' from batches`)
+	if n, err := jobs.DropRefusals(t.Context(), f.pool, jobs.RefusalFilter{Peer: "c"}); n != 0 || !errors.Is(err, jobs.ErrUndecided) {
+		t.Errorf("got %d, %v, want none and ErrUndecided", n, err)
+	}
+	close(answer)
+	f.await(entries...)
+	if n, err := jobs.DropRefusals(t.Context(), f.pool, jobs.RefusalFilter{Peer: "c"}); n != 1 || err != nil {
+		t.Errorf("with a verdict: got %d, %v, want 1", n, err)
 	}
 }
 

@@ -168,11 +168,11 @@ func newRefusalsChangeCommand(c change) *cobra.Command {
 					return err
 				}
 				n, err := c.do(ctx, pool, filter)
-				if err != nil {
+				if err != nil && !errors.Is(err, jobs.ErrUndecided) {
 					return err
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d refused %s %s\n", n, entries(n), c.done)
-				return err
+				_, printErr := fmt.Fprintf(cmd.OutOrStdout(), "%d refused %s %s\n", n, entries(n), c.done)
+				return errors.Join(err, printErr)
 			})
 		},
 	}
