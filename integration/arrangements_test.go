@@ -122,7 +122,7 @@ func arrangements(t *testing.T) []arrangement {
 			points: []fault.Point{fault.ShipmentPart},
 		},
 		{
-			name: "slow retries", most: 2, faults: slow,
+			name: "slow retries", most: 2, both: true, faults: slow, // one retry of the fleet at a time pushes a peer that is slow
 			points: []fault.Point{fault.LeaseRenewed},
 		},
 		{

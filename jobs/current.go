@@ -340,13 +340,13 @@ func queryUses(ctx context.Context, tx querier, sql string, args ...any) ([]use,
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[use])
 }
 
-// changedSince reports whether a renewed memory got other links, or became another namespace's standard, since c was loaded: what another lane pushed
-// meanwhile may have gone with the deletion.
+// changedSince reports whether a memory got other links, or became another namespace's standard, since c was loaded: what another lane pushed
+// meanwhile may have gone with the deletion of a renewed one, and a link that has ended since may have come after its end.
 func (c *current) changedSince(ctx context.Context, tx pgx.Tx) (bool, error) {
-	if len(c.renewed) == 0 {
+	ids := c.liveIDs()
+	if len(ids) == 0 {
 		return false, nil
 	}
-	ids := c.liveIDs()
 	links, err := queryUses(ctx, tx, linksOf, ids)
 	if err != nil {
 		return false, fmt.Errorf("look for new links: %w", err)
@@ -355,10 +355,30 @@ func (c *current) changedSince(ctx context.Context, tx pgx.Tx) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look for new standards: %w", err)
 	}
-	return !slices.EqualFunc(links, c.links, sameUse) ||
-		slices.ContainsFunc(standards, func(u use) bool {
-			return !slices.ContainsFunc(c.standards, func(old use) bool { return sameUse(u, old) })
-		}), nil
+	return !slices.EqualFunc(links, c.links, sameUse) || len(c.renewed) > 0 && slices.ContainsFunc(standards, func(u use) bool {
+		return !slices.ContainsFunc(c.standards, func(old use) bool { return sameUse(u, old) })
+	}), nil
+}
+
+// staleStandards are the namespaces whose standard is another one, or none, since c was loaded.
+func (c *current) staleStandards(ctx context.Context, tx pgx.Tx) (stale []string, err error) {
+	if len(c.standards) == 0 {
+		return nil, nil
+	}
+	var namespaces []string
+	for _, n := range c.standards {
+		namespaces = append(namespaces, n.Key)
+	}
+	now, err := queryUses(ctx, tx, standardsOf, []string{}, namespaces)
+	if err != nil {
+		return nil, fmt.Errorf("look for changed standards: %w", err)
+	}
+	for _, old := range c.standards {
+		if !slices.ContainsFunc(now, func(u use) bool { return sameUse(u, old) }) {
+			stale = append(stale, old.Key)
+		}
+	}
+	return stale, nil
 }
 
 func sameUse(a, b use) bool { return a.Key == b.Key && a.Of == b.Of && a.And == b.And }

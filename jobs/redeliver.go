@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -141,6 +143,23 @@ func (r *redelivery) forget(ctx context.Context, tx pgx.Tx, d delivery) error {
 	return err
 }
 
+// overtaken asks for a repair if what was pushed is superseded by now: the log may have brought that in another lane before, such as a source of a consolidate that has
+// been stored again.
+func (r *redelivery) overtaken(ctx context.Context, tx pgx.Tx) error {
+	if len(r.entries) == 0 {
+		return nil
+	}
+	now, err := remaining(ctx, tx, r.args.Entry)
+	if err != nil {
+		return err
+	}
+	if slices.EqualFunc(now, r.entries, func(a, b entry) bool { return a.ID == b.ID && a.Kind == b.Kind }) {
+		return nil
+	}
+	_, err = repairSubjects(ctx, tx, r.at.Peer, []int64{r.args.Entry}, allSubjects, nil)
+	return err
+}
+
 func (r *redelivery) postpone(ctx context.Context, tx pgx.Tx, delay time.Duration) error {
 	_, err := tx.Exec(ctx, `update refusals set next_at = clock_timestamp() + $3::interval where peer = $1 and entry = $2`,
 		r.args.Peer, r.args.Entry, delay)
@@ -167,6 +186,9 @@ func (r *redelivery) record(ctx context.Context, d delivery) error {
 			return err
 		}
 		if err := r.forget(ctx, tx, d); err != nil {
+			return err
+		}
+		if err := r.overtaken(ctx, tx); err != nil {
 			return err
 		}
 		fault.Hit(fault.RedeliverRecording)
@@ -237,8 +259,8 @@ func remaining(ctx context.Context, tx pgx.Tx, id int64) ([]entry, error) {
 		if err := queryEntries(ctx, tx, entries, `o.id > $1 and o.kind = 'decision' and o.key = $2`, id, e.Key); err != nil {
 			return nil, err
 		}
-		for _, decision := range entries {
-			list = append(list, decision)
+		for _, id := range slices.Sorted(maps.Keys(entries)) {
+			list = append(list, entries[id])
 		}
 		return list, nil
 	case outbox.KindDecision:

@@ -142,7 +142,9 @@ func TestEntryThatBreaksAPeerStepsAside(t *testing.T) {
 // An operator cannot drop the refusal of an entry before its verdict is known, which would count the peer as one that has it.
 func TestDropRefusalsLeavesWhatIsUndecided(t *testing.T) {
 	t.Parallel()
-	f := start(t, never, func(c *jobs.Config) { c.AckTimeout, c.JobTimeout, c.RescueAfter = 20*time.Second, 50*time.Second, time.Minute })
+	f := start(t, never, func(c *jobs.Config) {
+		c.AckTimeout, c.JobTimeout, c.RescueAfter = 20*time.Second, 50*time.Second, time.Minute
+	})
 	answer := make(chan struct{})
 	hang := func(ctx context.Context) error {
 		select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,15 +31,15 @@ func (w *repairWorker) NextRetry(*river.Job[RepairArgs]) time.Time {
 	return time.Now().Add(time.Second)
 }
 
-// Work brings what is due of a lane at a peer to the store's state. It holds the lane meanwhile, so that nothing else of it is on its way to the peer; what the
-// log brings later is the state that was pushed, or comes after it. A lane that somebody else holds is left to the next job.
+// Work brings what is due of a lane at a peer to the store's state. It holds the lane meanwhile, and those of the memories that come along, so that nothing else of them is on its way
+// to the peer; what the log brings later is the state that was pushed, or comes after it. A lane that somebody else holds is left to the next job.
 func (w *repairWorker) Work(ctx context.Context, job *river.Job[RepairArgs]) error {
 	r := &repair{repairWorker: w, at: peerLane{job.Args.Peer, job.Args.Lane}}
 	if ok, err := r.claim(ctx); err != nil || !ok {
 		return err
 	}
 	fault.Hit(fault.RepairClaimed)
-	if err := r.store.awaitHead(ctx, &r.hold); err != nil {
+	if err := r.store.awaitHead(ctx, r.holds[0]); err != nil {
 		return err
 	}
 	if err := r.load(ctx); err != nil {
@@ -64,7 +65,7 @@ type repair struct {
 	*repairWorker
 
 	at     peerLane
-	hold   hold
+	holds  []*hold // that of the job's own lane first
 	rows   []repairRow
 	left   []repairRow // for later
 	state  *current
@@ -108,9 +109,11 @@ func (r repairRow) subject() subject { return subject{r.Subject, r.Key, r.Method
 // are done at once by another one, and once more when the push cannot arrive any more.
 func (r *repair) claim(ctx context.Context) (ok bool, err error) {
 	err = pgx.BeginFunc(ctx, r.store.pool, func(tx pgx.Tx) error {
-		if r.hold, ok, err = r.store.takeLane(ctx, tx, r.at); err != nil || !ok {
+		var own hold
+		if own, ok, err = r.store.takeLane(ctx, tx, r.at); err != nil || !ok {
 			return err
 		}
+		r.holds = []*hold{&own}
 		if err := r.moveAway(ctx, tx); err != nil {
 			return err
 		}
@@ -135,7 +138,7 @@ func (r *repair) claim(ctx context.Context) (ok bool, err error) {
 		r.rows, err = pgx.CollectRows(rows, scanRepair)
 		if err == nil && len(r.rows) == 0 {
 			ok = false
-			return r.store.giveBack(ctx, tx, r.hold, 0)
+			return r.store.giveBack(ctx, tx, own, 0)
 		}
 		fault.Hit(fault.RepairClaiming)
 		return err
@@ -164,8 +167,11 @@ func (r *repair) moveAway(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (r *repair) push(ctx context.Context) delivery {
-	ctx, stop := r.store.keepLease(ctx, r.hold.token, []advance{{peerLane: r.at, Cursor: r.hold.cursor}})
-	defer stop()
+	for _, h := range r.holds {
+		var stop func()
+		ctx, stop = r.store.keepLease(ctx, h.token, []advance{{peerLane: h.peerLane, Cursor: h.cursor}})
+		defer stop()
+	}
 	pushes := r.cfg.bounded()
 	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget), suspicions: r.suspicions()}
 	d, owners := r.state.bring(ctx, pushes, r.at.Peer, how, r.cfg.SenderID, r.cfg.limits)
@@ -189,8 +195,11 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 				return err
 			}
 		}
-		if err := r.store.giveBack(ctx, tx, r.hold, delay); err != nil {
-			return err
+		slices.SortFunc(r.holds, func(a, b *hold) int { return a.compare(b.peerLane) }) // one order for all who lock lanes
+		for _, h := range r.holds {
+			if err := r.store.giveBack(ctx, tx, *h, delay); err != nil {
+				return err
+			}
 		}
 		if class := peer.ClassOf(d.err); ofPeer(class) {
 			if err := r.leaveAlone(ctx, tx, setback{class, delay, 1}); err != nil {
@@ -202,6 +211,9 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 		if err != nil {
 			return err
 		}
+		if err := r.repairStandards(ctx, tx); err != nil {
+			return err
+		}
 		for _, row := range r.rows {
 			class, isRefused := refused[row.subject()]
 			switch {
@@ -210,7 +222,7 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 			case isRefused:
 				err = r.refuse(ctx, tx, row, d, class)
 			case again:
-				err = r.postpone(ctx, tx, row, d, 0, "")
+				err = r.anew(ctx, tx, row, d)
 			default:
 				err = r.finish(ctx, tx, row, d)
 			}
@@ -290,14 +302,15 @@ func (r *repair) finish(ctx context.Context, tx pgx.Tx, row repairRow, d deliver
 	return err
 }
 
-// leftFor is how long a repair is left that is of something that the log has more about.
+// leftFor is how long, at least, a repair is left that is of something that the log has more about, or that needs another lane; up to five times that, so that two that need each
+// other's lanes do not meet again and again.
 const leftFor = 500 * time.Millisecond
 
 // later leaves a repair of which nothing was pushed as it was.
 func (r *repair) later(ctx context.Context, tx pgx.Tx, row repairRow) error {
 	_, err := tx.Exec(ctx, `
 		update repairs
-		set due_at = greatest(due_at, clock_timestamp() + $4::interval), again_at = $5
+		set due_at = greatest(due_at, clock_timestamp() + $4::interval * (1 + 4 * random())), again_at = $5
 		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, leftFor, row.Again)
 	return err
 }
@@ -309,6 +322,29 @@ func (r *repair) postpone(ctx context.Context, tx pgx.Tx, row repairRow, d deliv
 		set due_at = greatest(due_at, clock_timestamp() + $4::interval), again_at = $5, attempts = attempts + 1, class = $6,
 		    method = case when $5::timestamptz is null then method else 'renew' end
 		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, delay, row.again(d), string(class))
+	return err
+}
+
+// anew does a repair once more, at once, from nothing: what was pushed is not what there is now.
+func (r *repair) anew(ctx context.Context, tx pgx.Tx, row repairRow, d delivery) error {
+	_, err := tx.Exec(ctx, `
+		update repairs
+		set due_at = clock_timestamp(), again_at = $4, attempts = attempts + 1, class = '', method = case subject when 'memory' then 'renew' else method end
+		where peer = $1 and subject = $2 and key = $3`, r.at.Peer, string(row.Subject), row.Key, row.again(d))
+	return err
+}
+
+// repairStandards makes repairs of the namespaces of which another standard was pushed than they have now: their lanes are not held, and what the log brought meanwhile may have come
+// before that.
+func (r *repair) repairStandards(ctx context.Context, tx pgx.Tx) error {
+	stale, err := r.state.staleStandards(ctx, tx)
+	if err != nil || len(stale) == 0 {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		insert into repairs (peer, subject, key, lane, method, reason)
+		select $1, 'namespace', n.key, outbox_lane(n.key), 'store', 'doubt' from unnest($2::text[]) n (key) order by n.key
+		on conflict (peer, subject, key) do update set due_at = clock_timestamp()`, r.at.Peer, stale)
 	return err
 }
 

@@ -1,12 +1,16 @@
 package jobs_test
 
 import (
+	"bytes"
+	"context"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/riverqueue/river"
 
+	"quorumbox/internal/peer"
 	"quorumbox/jobs"
 )
 
@@ -103,6 +107,97 @@ func TestRepairWaitsForTheLog(t *testing.T) {
 	if err := f.client.QueueResume(t.Context(), jobs.FanOutQueue, nil); err != nil {
 		t.Fatal(err)
 	}
+	f.settled()
+	if diff := cmp.Diff(l.state("a"), l.state("c")); diff != "" {
+		t.Errorf("c is not what the others are (-want +got):\n%s", diff)
+	}
+}
+
+// A repair holds the lanes of the memories that come along, because they have a title by now that its subject may have at the peer: what another repair or the log does to them must
+// not come in between.
+func TestRepairHoldsTheLanesOfItsGuests(t *testing.T) {
+	t.Parallel()
+	l := newLate(t)
+	pushing, goOn := make(chan struct{}, 100), make(chan struct{})
+	stops := jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) (peer.Report, error) {
+		if id == "c" && bytes.Contains(req.Body, []byte(`"deletions":["x"`)) {
+			pushing <- struct{}{}
+			select {
+			case <-goOn:
+			case <-ctx.Done():
+			}
+		}
+		return l.Push(ctx, id, req)
+	})
+	f := start(t, func(c *jobs.Config) { c.FanOut, c.RetryPush, c.Policy.W = stops, stops, 2 })
+	f.exec(memoryNamed("x", "ns", "X", "one"))
+	f.exec(memoryNamed("y", "other", "Y", "one"))
+	f.inStep()
+	f.exec(`
+		insert into repairs (peer, subject, key, lane, method, reason, places)
+		values ('c', 'memory', 'x', outbox_lane('ns'), 'renew', 'doubt', '[["other", "Y"]]')`)
+	<-pushing
+	if n := f.scalar(`
+		select count(*) from lagging where lane in (outbox_lane('ns'), outbox_lane('other')) and leased_until > clock_timestamp()`); n != 2 {
+		t.Errorf("got %d lanes held, want that of the subject and that of the guest", n)
+	}
+	close(goOn)
+	f.settled()
+	if diff := cmp.Diff(l.state("a"), l.state("c")); diff != "" {
+		t.Errorf("c is not what the others are (-want +got):\n%s", diff)
+	}
+}
+
+// While somebody else holds the lane of a guest, the repair is left for later, and nothing of it is pushed.
+func TestRepairWaitsForTheLanesOfItsGuests(t *testing.T) {
+	t.Parallel()
+	f, l := startLate(t)
+	f.exec(memoryNamed("x", "ns", "X", "one"))
+	f.exec(memoryNamed("y", "other", "Y", "one"))
+	f.inStep()
+	f.exec(`
+		insert into lagging (peer, lane, cursor, pushed_to, holder, leased_until)
+		select 'c', lane, max(number), max(number), nextval('tokens'), now() + interval '1 hour' from batches where lane = outbox_lane('other') group by lane`)
+	l.hold(`"x"`)
+	f.exec(`
+		insert into repairs (peer, subject, key, lane, method, reason, places, due_at)
+		values ('c', 'memory', 'x', outbox_lane('ns'), 'renew', 'doubt', '[["other", "Y"]]', now() - interval '1 minute')`)
+	f.eventually("the repair is left for later", func() bool {
+		return f.scalar(`select count(*) from repairs where key = 'x' and due_at > now() - interval '30 seconds'`) == 1
+	})
+	if n := l.holding(); n != 0 {
+		t.Errorf("%d pushes of it were sent", n)
+	}
+	l.answer()
+	f.exec(`delete from lagging`)
+	f.settled()
+}
+
+// What a namespace's standard became while a repair was pushed is not undone by the repair.
+func TestRepairOfAStandardThatChangedMeanwhile(t *testing.T) {
+	t.Parallel()
+	l := newLate(t)
+	pushing, goOn := make(chan struct{}, 1), make(chan struct{})
+	stops := jobs.PushFunc(func(ctx context.Context, id string, req peer.Request) (peer.Report, error) {
+		if id == "c" && bytes.Contains(req.Body, []byte(`"namespace_meta":[{`)) && bytes.Contains(req.Body, []byte(`"standard_id":"x"`)) {
+			select {
+			case pushing <- struct{}{}:
+				<-goOn
+			default: // the first one only
+			}
+		}
+		return l.Push(ctx, id, req)
+	})
+	f := start(t, func(c *jobs.Config) { c.FanOut, c.RetryPush, c.Policy.W = l, stops, 2 })
+	f.exec(memoryNamed("x", "ns", "X", "one"))
+	f.exec(memoryNamed("y", "ns", "Y", "one"))
+	f.exec(`select namespace_set('{"namespace": "other", "standard_id": "x"}')`)
+	f.inStep()
+	f.exec(`insert into repairs (peer, subject, key, lane, method, reason) values ('c', 'memory', 'x', outbox_lane('ns'), 'renew', 'doubt')`)
+	<-pushing
+	f.exec(`select namespace_set('{"namespace": "other", "standard_id": "y"}')`)
+	f.eventually("the log has brought the new standard", func() bool { return slices.Contains(l.state("c"), "standard of other: y") })
+	close(goOn)
 	f.settled()
 	if diff := cmp.Diff(l.state("a"), l.state("c")); diff != "" {
 		t.Errorf("c is not what the others are (-want +got):\n%s", diff)
