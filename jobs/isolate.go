@@ -38,6 +38,9 @@ type isolation struct {
 	// patient leaves it open whether the peer refuses an item that needs another one to be there, such as a link: it may come.
 	patient bool
 
+	// repeats is how often a push is repeated that failed after others of its shipment were acknowledged: if it fails for good, all of them are pushed again.
+	repeats int
+
 	// suspicions is how often in a row pushes from the same place have broken the peer: from suspectAfter on the item at which it breaks is looked for.
 	suspicions int
 	// acked says that the peer has acknowledged something else meanwhile.
@@ -93,12 +96,40 @@ func (s shipment) send(ctx context.Context, to Pusher, peerID string, how isolat
 		if i > 0 {
 			fault.Hit(fault.ShipmentPart)
 		}
-		if d.err = d.push(ctx, to, l); d.err != nil {
+		d.err = d.push(ctx, to, l)
+		for n := 0; n < how.repeats && i > 0 && waitToRepeat(ctx, n, d.err); n++ {
+			d.err = d.push(ctx, to, l)
+		}
+		if d.err != nil {
 			return d
 		}
 		d.applied += len(l.items)
 	}
 	return d
+}
+
+const (
+	// pushRepeats are the repeats of whoever has no deadline.
+	pushRepeats = 2
+
+	// repeatPause is the pause before the first repeat of a push; before the second it is twice that.
+	repeatPause = 100 * time.Millisecond
+
+	// longestRepeatPause is the most that a peer may ask to wait for, for a push to be repeated.
+	longestRepeatPause = time.Second
+)
+
+// waitToRepeat reports whether a push that failed is worth being repeated at once, after a pause that it makes: the peer fails now and then, and has not asked to be left alone.
+func waitToRepeat(ctx context.Context, n int, err error) bool {
+	class := peer.ClassOf(err)
+	if err == nil || !ofPeer(class) || class.Configuration() || class == peer.ClassRateLimited {
+		return false
+	}
+	pause := repeatPause << n
+	if e, ok := errors.AsType[*peer.Error](err); ok {
+		pause = max(pause, e.RetryAfter)
+	}
+	return pause <= longestRepeatPause && rest(ctx, pause) == nil
 }
 
 func (d *delivery) push(ctx context.Context, to Pusher, l load) error {

@@ -19,7 +19,7 @@ const lookAhead = 200
 // A lane of which something was pushed already and not acknowledged is pushed up to there again, just so, and with the lanes that this needs: the shipment
 // it was in held them too, or they were recorded before it. So there is always a shipment in which nothing waits, whatever was pushed together before.
 //
-// entangled says that some lane waits for another one.
+// What is new ends before it takes more than mostPushes. entangled says that some lane waits for another one.
 func (s *store) loadNext(ctx context.Context, lanes []lag, rows map[peerLane]lag, most limits) (batches []batch, entangled bool, err error) {
 	c := chooser{store: s, most: most}
 	for i := range c.has {
@@ -39,10 +39,37 @@ func (s *store) loadNext(ctx context.Context, lanes []lag, rows map[peerLane]lag
 	if err := c.takeAgain(ctx); err != nil {
 		return nil, false, err
 	}
+	again := len(c.batches)
 	if err := c.takeNew(ctx); err != nil {
 		return nil, false, err
 	}
-	return c.batches, c.entangled, s.loadEntries(ctx, c.batches)
+	if err := s.loadEntries(ctx, c.batches); err != nil {
+		return nil, false, err
+	}
+	return affordable(c.batches, again, most), c.entangled, nil
+}
+
+// mostPushes bounds what is announced at a time, so that a peer that is slow, or fails now and then, gets to the end of it: a part of a shipment says nothing of a batch, and a shipment
+// that was begun is repeated as a whole. Entries that have no conflicts make one push; those of a few memories that change places all the time make many.
+const mostPushes = 16
+
+// affordable is the first of the batches that make no more than mostPushes, and at least those that were pushed already, or one. Each batch comes after those that it needs, so that a
+// first part does, too.
+func affordable(batches []batch, again int, most limits) []batch {
+	least := max(again, 1)
+	for len(batches) > least && pushes(batches, most) > mostPushes {
+		batches = batches[:max(least, len(batches)/2)]
+	}
+	return batches
+}
+
+// pushes is how many pushes batches make.
+func pushes(batches []batch, most limits) int {
+	var entries []entry
+	for _, b := range batches {
+		entries = append(entries, b.Entries...)
+	}
+	return len(plan(entries, most))
 }
 
 // choice is what goes into a shipment.

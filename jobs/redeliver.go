@@ -75,7 +75,7 @@ func (r *redelivery) push(ctx context.Context) (d delivery) {
 	defer stop()
 	pushes := r.cfg.bounded()
 	shipment := pack([]batch{{Lane: r.at.Lane, Entries: r.entries}}, nil, r.cfg.SenderID, r.cfg.limits)
-	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.PushTimeout), suspicions: suspicionsAfter(r.class, certainAfter)}
+	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.PushTimeout), repeats: pushRepeats, suspicions: suspicionsAfter(r.class, certainAfter)}
 	return shipment.send(ctx, pushes, r.args.Peer, how)
 }
 

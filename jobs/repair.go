@@ -173,7 +173,7 @@ func (r *repair) push(ctx context.Context) delivery {
 		defer stop()
 	}
 	pushes := r.cfg.bounded()
-	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget), suspicions: r.suspicions()}
+	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget), repeats: pushRepeats, suspicions: r.suspicions()}
 	d, owners := r.state.bring(ctx, pushes, r.at.Peer, how, r.cfg.SenderID, r.cfg.limits)
 	r.owners = owners
 	return d

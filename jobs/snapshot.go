@@ -274,7 +274,9 @@ func (s *snapshot) send(ctx context.Context, what shipment) delivery {
 }
 
 func (s *snapshot) isolation(parts Pusher) isolation {
-	return isolation{parts: parts, until: time.Now().Add(s.cfg.RetryBudget), suspicions: suspicionsAfter(s.row.LastClass, s.row.Failures)}
+	return isolation{
+		parts: parts, until: time.Now().Add(s.cfg.RetryBudget), repeats: pushRepeats, suspicions: suspicionsAfter(s.row.LastClass, s.row.Failures),
+	}
 }
 
 func (s *snapshot) renew(ctx context.Context) error {
