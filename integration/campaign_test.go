@@ -21,8 +21,8 @@ var (
 )
 
 const (
-	// reachTime is how long a worker may take to get to a point at which it is to die.
-	reachTime = 60 * time.Second
+	// reachTime is how long a worker may take to get to a point at which it is to die: some take a rare coincidence, and other fleets work beside this one.
+	reachTime = 3 * time.Minute
 
 	// foundTime is how long the first worker has to find what the second had when that died for it.
 	foundTime = 10 * time.Second

@@ -245,7 +245,10 @@ func (r *repair) record(ctx context.Context, d delivery) error {
 		return fmt.Errorf("repair %s: %w", r.at, err)
 	}
 	level := slog.LevelInfo
-	if d.err != nil || len(d.refused) > 0 {
+	switch {
+	case len(r.rows) == 0: // all is left for later
+		level = slog.LevelDebug
+	case d.err != nil || len(d.refused) > 0:
 		level = slog.LevelWarn
 	}
 	r.cfg.Logger.LogAttrs(ctx, level, "peer's copy repaired", slog.String("peer", r.at.Peer), slog.Int("lane", int(r.at.Lane)),
