@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"quorumbox/internal/health"
 	"quorumbox/internal/metrics"
 	"quorumbox/internal/peer"
 	"quorumbox/quorum"
@@ -52,6 +52,11 @@ type Config struct {
 	RescueAfter        time.Duration // Defaults to 30s; must exceed JobTimeout by River's margin and twice the clocks' skew
 	CompletedRetention time.Duration // Defaults to 10m
 	SoftStop           time.Duration // Defaults to 10s
+
+	SweepTurned health.Turned // called with each sweep. Nil: nobody is told
+	// QueueTurned is called, by name of the queue, each time that River has looked for jobs of a queue, or has seen that it is paused; within is how long River may
+	// go on without a look because its workers are busy. Nil: nobody is told. Safe for concurrent use.
+	QueueTurned func(queue string, within time.Duration)
 
 	Logger  *slog.Logger     // defaults to discarding
 	Metrics *metrics.Metrics // nil counts nothing
@@ -176,7 +181,7 @@ func NewClient(pool *pgxpool.Pool, cfg Config) (*river.Client[pgx.Tx], error) {
 	for _, p := range cfg.Peers {
 		queues[PeerQueue(p)] = river.QueueConfig{MaxWorkers: cfg.RetryWorkers, FetchPollInterval: peerPoll}
 	}
-	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
+	client, err := river.NewClient(newWatchedDriver(pool, cfg), &river.Config{
 		Queues:                      queues,
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"quorumbox/internal/health"
 	"quorumbox/internal/locks"
 	"quorumbox/outbox"
 )
@@ -51,6 +52,9 @@ type PruneConfig struct {
 
 	// LongTransaction is how old a transaction may be before a line tells of it. Defaults to 1m.
 	LongTransaction time.Duration
+
+	// Turned is called before each look. Nil: nobody is told.
+	Turned health.Turned
 
 	// Logger defaults to discarding.
 	Logger *slog.Logger
@@ -107,6 +111,7 @@ func (p *Pruner) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-timer.C:
 		}
+		p.cfg.Turned.Turn(pruneEvery)
 		start := time.Now()
 		done, err := p.Prune(ctx)
 		if err != nil && ctx.Err() == nil {

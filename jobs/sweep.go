@@ -51,6 +51,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-ticker.C:
 		}
+		s.cfg.SweepTurned.Turn(sweepEvery)
 		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 			s.cfg.Logger.WarnContext(ctx, "sweep interrupted", slog.String("error", err.Error()))
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"quorumbox/internal/fault"
+	"quorumbox/internal/health"
 	"quorumbox/internal/locks"
 )
 
@@ -40,6 +41,8 @@ type RelayConfig struct {
 	// Rule names the rule by which entries of a namespace are pushed and judged, where there are several: a batch holds entries of one rule
 	// only, and a fan-out batches of one rule only. Nil: all namespaces have the same one, and no look asks for namespaces.
 	Rule func(namespace string) int
+	// Turned is called with each look, and each time that the relay asks for the lock. Nil: nobody is told.
+	Turned health.Turned
 	// Logger defaults to discarding.
 	Logger *slog.Logger
 }
@@ -100,6 +103,7 @@ func (r *Relay) Wake() {
 // to lose. It starts no goroutine.
 func (r *Relay) Run(ctx context.Context) error {
 	for {
+		r.cfg.Turned.Turn(electEvery)
 		err := r.lead(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -138,6 +142,7 @@ func (r *Relay) lead(ctx context.Context) error {
 
 	worked, heldSince := time.Now(), time.Time{}
 	for {
+		r.cfg.Turned.Turn(r.cfg.PollMax)
 		now := time.Now()
 		held := !heldSince.IsZero() && now.Sub(heldSince) >= r.cfg.HoldFor
 		ready, dispatchable, err := r.look(ctx, conn.Conn(), held)

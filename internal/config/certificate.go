@@ -74,9 +74,16 @@ func readPEM(path string) ([]byte, error) {
 // ClientCertificate is the certificate that a peer is shown, following its files. Make one with [Peer.NewClientCertificate]. It is
 // safe for concurrent use and starts no goroutine.
 type ClientCertificate struct {
-	certFile, keyFile string
-	warn              func(error)
-	current           atomic.Pointer[loadedCertificate]
+	files   certificateFiles
+	warn    func(error)
+	current atomic.Pointer[loadedCertificate]
+}
+
+// certificateFiles are a certificate and its private key, with the settings that name them.
+type certificateFiles struct {
+	what            string // it is, in a warning
+	certKey, keyKey string // the settings
+	cert, key       string // their values
 }
 
 // loadedCertificate never changes.
@@ -92,7 +99,13 @@ func (p Peer) NewClientCertificate(warn func(error)) (*ClientCertificate, error)
 	if p.ClientCertFile == "" {
 		return nil, nil //nolint:nilnil // none is no error
 	}
-	c := &ClientCertificate{certFile: p.ClientCertFile, keyFile: p.ClientKeyFile, warn: warn}
+	return newCertificate(certificateFiles{
+		what: "client certificate", certKey: "client_cert_file", keyKey: "client_key_file", cert: p.ClientCertFile, key: p.ClientKeyFile,
+	}, warn)
+}
+
+func newCertificate(files certificateFiles, warn func(error)) (*ClientCertificate, error) {
+	c := &ClientCertificate{files: files, warn: warn}
 	seen := c.look()
 	cert, err := c.load()
 	if err != nil {
@@ -117,24 +130,25 @@ func (c *ClientCertificate) Get(*tls.CertificateRequestInfo) (*tls.Certificate, 
 	}
 	// Another handshake may have been quicker; then it has told what there is to tell.
 	if c.current.CompareAndSwap(last, next) && err != nil {
-		c.warn(fmt.Errorf("the changed client certificate cannot be used, going on with the last one: %w", err))
+		c.warn(fmt.Errorf("the changed %s cannot be used, going on with the last one: %w", c.files.what, err))
 	}
 	return next.cert, nil
 }
 
 // load reads the files.
 func (c *ClientCertificate) load() (*tls.Certificate, error) {
-	certPEM, err := readPEM(c.certFile)
+	f := c.files
+	certPEM, err := readPEM(f.cert)
 	if err != nil {
-		return nil, fmt.Errorf("client_cert_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", f.certKey, err)
 	}
-	keyPEM, err := secret.ReadRaw(c.keyFile)
+	keyPEM, err := secret.ReadRaw(f.key)
 	if err != nil {
-		return nil, fmt.Errorf("client_key_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", f.keyKey, err)
 	}
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return nil, fmt.Errorf("client_cert_file %s and client_key_file %s: %w", c.certFile, c.keyFile, err)
+		return nil, fmt.Errorf("%s %s and %s %s: %w", f.certKey, f.cert, f.keyKey, f.key, err)
 	}
 	return &cert, nil
 }
@@ -143,7 +157,7 @@ func (c *ClientCertificate) load() (*tls.Certificate, error) {
 // the next time.
 func (c *ClientCertificate) look() [2]os.FileInfo {
 	var seen [2]os.FileInfo
-	for i, path := range []string{c.certFile, c.keyFile} {
+	for i, path := range []string{c.files.cert, c.files.key} {
 		if info, err := os.Stat(path); err == nil {
 			seen[i] = info
 		}

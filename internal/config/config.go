@@ -174,12 +174,6 @@ type Verify struct {
 	Repair bool `koanf:"repair" doc:"true: what differs is repaired, but not what the store never had; false: it is logged and counted"`
 }
 
-// Admin is the operator's listener: status, metrics and River UI.
-type Admin struct {
-	// Listen is a loopback host and port. Empty: no listener.
-	Listen string `koanf:"listen" doc:"loopback address and port of status, metrics and job pages; empty: off; other addresses are refused, as the pages have no login"`
-}
-
 // Log says what is logged, and how. Logs go to standard error.
 type Log struct {
 	// Level is debug, info, warn or error.

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -37,7 +36,7 @@ func (c Config) Validate() error {
 		p.durationRange("verify.every", c.Verify.Every, time.Minute, 720*time.Hour)
 	}
 	p.intRange("verify.rate", c.Verify.Rate, 1, 1000)
-	p.add(checkListen(c.Admin.Listen))
+	p.checkAdmin(c.Admin)
 	if c.Log.Format != LogJSON && c.Log.Format != LogText {
 		p.addf("log.format is %s: want json or text", show(string(c.Log.Format)))
 	}
@@ -240,26 +239,6 @@ func (p *problems) checkRetention(r Retention, retry Retry) {
 	p.intRange("retention.backlog_entries", r.BacklogEntries, 1000, 1_000_000_000)
 	p.durationRange("retention.backlog_age", r.BacklogAge, time.Minute, year)
 	p.durationRange("retention.tombstones", r.Tombstones, time.Hour, year)
-}
-
-// checkListen accepts loopback addresses only: the pages have no login, and what they show is not for everybody.
-func checkListen(listen string) error {
-	if listen == "" {
-		return nil
-	}
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return fmt.Errorf("admin.listen is %s: want host:port, such as 127.0.0.1:9080", show(listen))
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("admin.listen is %s: want a port from 0 to 65535", show(listen))
-	}
-	addr, err := netip.ParseAddr(host)
-	if host == "localhost" || err == nil && addr.Unmap().IsLoopback() {
-		return nil
-	}
-	return fmt.Errorf("admin.listen is %s: want a loopback address such as 127.0.0.1:%s, because the pages have no login; "+
-		"reach it from elsewhere through a tunnel or a proxy that asks for one", show(listen), port)
 }
 
 // durationText returns d as one writes it: 10m, not 10m0s.

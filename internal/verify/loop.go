@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"quorumbox/internal/health"
 	"quorumbox/internal/locks"
 )
 
@@ -22,6 +23,10 @@ const (
 
 	// closeTimeout bounds the closing of the elected loop's connection.
 	closeTimeout = 5 * time.Second
+
+	// stepTime is above what a comparison does between two requests to the peer, and above one request with the longest pause that a peer can ask
+	// for: reading a page of the store, waiting until the peer has settled.
+	stepTime = 2 * time.Minute
 )
 
 // Counter counts what comparisons find: a [quorumbox/internal/metrics.Metrics].
@@ -47,6 +52,8 @@ type Loop struct {
 	Logger *slog.Logger
 	// Counter counts. Not nil.
 	Counter Counter
+	// Turned is called before each pause, and with each request of a comparison. Nil: nobody is told.
+	Turned health.Turned
 }
 
 // Run compares until ctx ends and returns its cause. What fails is logged, and tried again in the next round.
@@ -58,10 +65,13 @@ func (l Loop) Run(ctx context.Context) error {
 		l.Elect = DefaultElect
 	}
 	l.Options.Await, l.Options.OnDifference, l.Options.OnProgress = 0, nil, nil
+	l.Options.step = func() { l.Turned.Turn(stepTime) }
 	for {
+		l.Turned.Turn(stepTime)
 		if err := l.lead(ctx); err != nil && ctx.Err() == nil {
 			l.Logger.WarnContext(ctx, "comparison in the background interrupted", slog.String("error", err.Error()))
 		}
+		l.Turned.Turn(l.Elect)
 		if err := sleep(ctx, l.Elect); err != nil {
 			return err
 		}
@@ -84,6 +94,7 @@ func (l Loop) lead(ctx context.Context) error {
 	}
 	defer closeConn(ctx, conn) // the lock ends with its session
 	for pause := l.Settle; ; pause = l.Every {
+		l.Turned.Turn(pause)
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
@@ -108,6 +119,7 @@ func (l Loop) round(ctx context.Context, conn *pgxpool.Conn) error {
 		return err
 	}
 	for _, id := range active {
+		l.Turned.Turn(stepTime)
 		report, err := Run(ctx, conn, l.Peers[id], id, l.Options)
 		if err != nil && (ctx.Err() != nil || conn.Conn().IsClosed()) {
 			return err

@@ -23,6 +23,7 @@ type paced struct {
 	reader Reader
 	pace   *pace
 	count  *int64 // of requests
+	step   func() // called with each
 }
 
 // pace spreads requests evenly.
@@ -67,6 +68,7 @@ func ask[T any](ctx context.Context, p *paced, request func(context.Context) (T,
 			return *new(T), backoff.Permanent(err)
 		}
 		*p.count++
+		p.step()
 		answer, err := request(ctx)
 		e, ok := errors.AsType[*peer.Error](err)
 		switch {

@@ -45,7 +45,7 @@ func TestAsk(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var requests int64
-				p := &paced{pace: newPace(1000), count: &requests}
+				p := &paced{pace: newPace(1000), count: &requests, step: func() {}}
 				request, count := asking(tt.answers...)
 				start := time.Now()
 				_, err := ask(t.Context(), p, request)
@@ -64,7 +64,7 @@ func TestPace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var requests int64
-		p := &paced{pace: newPace(4), count: &requests}
+		p := &paced{pace: newPace(4), count: &requests, step: func() {}}
 		request, _ := asking(nil)
 		start := time.Now()
 		for range 9 {
@@ -93,7 +93,7 @@ func TestAskEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(stop) })
 		var requests int64
-		p := &paced{pace: newPace(0.1), count: &requests}
+		p := &paced{pace: newPace(0.1), count: &requests, step: func() {}}
 		request, _ := asking(nil)
 		_, _ = ask(ctx, p, request)
 		start := time.Now()

@@ -113,6 +113,7 @@ func (r *run) waitFor(ctx context.Context, lanes []int16) (map[int16]bool, error
 			}
 			return reached, nil
 		}
+		r.options.step()
 		if err := sleep(ctx, settlePoll); err != nil {
 			return nil, err
 		}

@@ -101,6 +101,8 @@ type Options struct {
 	OnDifference func(Difference)
 	// OnProgress is called after each request or so. Nil: nobody is.
 	OnProgress func(Progress)
+
+	step func() // called with each request to the peer, and each look whether it has settled
 }
 
 // Switch is on or off. The zero value is off.
@@ -130,6 +132,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OnProgress == nil {
 		o.OnProgress = func(Progress) {}
+	}
+	if o.step == nil {
+		o.step = func() {}
 	}
 	return o
 }
@@ -192,7 +197,7 @@ func Run(ctx context.Context, conn *pgxpool.Conn, reader Reader, peerID string, 
 		report:  Report{Peer: peerID, Differences: map[Kind]int64{}},
 		behind:  map[int16]bool{},
 	}
-	r.peer = paced{reader: reader, pace: newPace(r.options.Rate), count: &r.report.Requests}
+	r.peer = paced{reader: reader, pace: newPace(r.options.Rate), count: &r.report.Requests, step: r.options.step}
 	err := r.all(ctx)
 	r.report.Took = time.Since(started)
 	if err != nil {
