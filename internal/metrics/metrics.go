@@ -40,6 +40,7 @@ type Metrics struct {
 	acks           closed
 	failures       closed
 	takeovers      closed
+	loginFailures  closed
 	partialQuorums prometheus.Counter
 	idDrifts       prometheus.Counter
 
@@ -62,6 +63,7 @@ func New() *Metrics {
 	m.registerPushes(with)
 	m.registerQuorum(with)
 	m.registerVerify(with)
+	m.registerAdmin(with)
 	return m
 }
 
