@@ -89,6 +89,8 @@ Settings come from a YAML file (--config) and the environment (QUORUMBOX_…, DA
 		newRefusalsCommand(),
 		newVerifyCommand(),
 		newPeerCommand(),
+		newUICommand(),
+		newHealthcheckCommand(),
 		newDemoCommand(),
 		newBenchCommand(),
 		newVersionCommand(),

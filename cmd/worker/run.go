@@ -75,6 +75,7 @@ type worker struct {
 
 func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*worker, error) {
 	w := &worker{cfg: cfg, logger: logger, pool: pool}
+	turns := newTurns(cfg)
 	counts := metrics.New()
 	counts.SetPeers(cfg.PeerIDs())
 	counts.Registry().MustRegister(backlog.New(backlog.FromPool(pool), logger))
@@ -120,6 +121,8 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		RescueAfter:        cfg.Jobs.RescueAfter,
 		CompletedRetention: cfg.Jobs.CompletedRetention,
 		SoftStop:           cfg.Jobs.SoftStop,
+		SweepTurned:        turns.sweeper,
+		QueueTurned:        turns.queue,
 		Logger:             logger,
 		Metrics:            counts,
 	}
@@ -133,6 +136,7 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		MaxItems: cfg.FanOut.MaxItems,
 		MaxBytes: cfg.FanOut.MaxBytes,
 		Rule:     relayRule,
+		Turned:   turns.relay,
 		Logger:   logger,
 	})
 	w.sweeper = jobs.NewSweeper(pool, w.client, jobsConfig)
@@ -144,17 +148,15 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		Overdue: func(ctx context.Context, tx pgx.Tx, id string) error {
 			return jobs.SwitchToSnapshot(ctx, tx, id, jobs.SnapshotOverdue)
 		},
+		Turned: turns.pruner,
 		Logger: logger,
 	})
 	if cfg.Verify.Every > 0 {
 		w.verify = newVerifyLoop(pool, w.peers, cfg, logger, counts)
+		w.verify.Turned = turns.verify
 	}
-	if cfg.Admin.Listen != "" {
-		if w.pages, err = admin.New(admin.Config{
-			Pool: pool, Client: w.client, Logger: logger, Listen: cfg.Admin.Listen, Registry: counts.Registry(),
-		}); err != nil {
-			return nil, err
-		}
+	if w.pages, err = newPages(w, counts, turns.registry); err != nil {
+		return nil, err
 	}
 	return w, nil
 }

@@ -1,19 +1,21 @@
-// Package admin serves the operator's pages on a loopback address: River UI, the status of replication as JSON, metrics, and a sign of life.
+// Package admin serves what operators, their probes and their Prometheus look at: health, the status of replication as JSON, metrics, profiles, and River UI.
 //
-// The pages have no login, and River UI can cancel and delete jobs. So only loopback addresses are served, and only requests that name
-// one: a web page that somebody visits can neither send state-changing requests across origins nor reach the pages under a name of
-// its own that resolves to this machine.
+// River UI can cancel and delete jobs. So an address that other machines can reach needs a login ([Login]). Without one only loopback addresses are served, and
+// only requests that name one: a web page that somebody visits cannot reach the pages under a name of its own that resolves to this machine. With or without
+// a login it cannot send state-changing requests across origins.
+//
+// /livez and /readyz never ask for a login. They say nothing but words from a closed list.
 package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"syscall"
 	"time"
 
@@ -24,11 +26,18 @@ import (
 	"github.com/riverqueue/river"
 	"riverqueue.com/riverui"
 
+	"quorumbox/internal/health"
 	"quorumbox/internal/status"
 )
 
 // UIPath is where River UI is.
 const UIPath = "/river/"
+
+const (
+	livePath    = "/livez"
+	readyPath   = "/readyz"
+	metricsPath = "/metrics"
+)
 
 // Bounds of the server, so that slow or endless requests hold nothing.
 const (
@@ -38,6 +47,7 @@ const (
 	idleTimeout       = time.Minute
 	maxHeaderBytes    = 16 << 10
 	maxBodyBytes      = 1 << 20
+	maxConns          = 256 // at a time; more wait to be accepted
 
 	// statusTimeout bounds one reading of the status.
 	statusTimeout = 5 * time.Second
@@ -49,26 +59,44 @@ const (
 // ErrAddressInUse says that another process, such as a second worker on this machine, listens on the address.
 var ErrAddressInUse = errors.New("the address is in use by another process")
 
-// Config is what the pages need. All fields but Registry must be set.
+// Config is what the pages need. Pool, Client, Logger and Listen must be set.
 type Config struct {
-	Pool     *pgxpool.Pool
-	Client   *river.Client[pgx.Tx] // need not be started
-	Logger   *slog.Logger
-	Listen   string               // host:port; the host is a loopback address or localhost; port 0 picks a free one
-	Registry *prometheus.Registry // what /metrics shows; nil: /metrics is 404
+	Pool   *pgxpool.Pool
+	Client *river.Client[pgx.Tx] // need not be started
+	Logger *slog.Logger
+	Listen string // host:port; port 0 picks a free one. A host that is not loopback needs a login
+	Login  Login
+	// Certificate makes the pages speak TLS 1.3, and is asked at each handshake. Nil: they do not.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	// Health is what /livez asks. Nil: the process has no loops, and lives.
+	Health *health.Registry
+	// Progress is what /readyz asks of replication, beside the database and its schema. Nil: nothing.
+	Progress *status.Limits
+
+	Registry    *prometheus.Registry // what /metrics shows; nil: /metrics is 404
+	LoginFailed func(scheme string)  // counts: basic, bearer or other; nil: nobody does. Safe for concurrent use
+	// Page is served behind the login at every path that is nothing else's, such as /. Nil: / leads to River UI. It may replace the Content-Security-Policy.
+	Page http.Handler
 }
 
 // Server serves the pages. Use it once: New, Listen if the address is wanted, Run.
 type Server struct {
 	cfg      Config
 	ui       *riverui.Handler
+	reader   *reader
+	stuck    stuckLog
 	handler  http.Handler
 	listener net.Listener // nil before Listen
 }
 
-// New returns a server that does nothing yet. It refuses an address that other machines can reach.
+// New returns a server that does nothing yet. It refuses an address that other machines can reach if there is no login, and a login whose files cannot be used.
 func New(cfg Config) (*Server, error) {
-	if err := checkListen(cfg.Listen); err != nil {
+	if err := checkListen(cfg.Listen, cfg.Login); err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	login, err := newLogin(cfg.Login, cfg.Logger, cfg.LoginFailed)
+	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	ui, err := riverui.NewHandler(&riverui.HandlerOpts{
@@ -81,35 +109,52 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("admin: load River UI: %w", err)
 	}
 	s := &Server{cfg: cfg, ui: ui}
-	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", http.RedirectHandler(UIPath, http.StatusFound))
-	mux.Handle(UIPath, ui)
-	mux.HandleFunc("GET /livez", live)
-	mux.HandleFunc("GET /api/status", s.status)
-	if cfg.Registry != nil {
-		mux.Handle("GET /metrics", metricsHandler(cfg))
+	if s.reader, err = newReader(cfg); err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
 	}
-	s.handler = loopbackOnly(http.NewCrossOriginProtection().Handler(http.MaxBytesHandler(mux, maxBodyBytes)))
+
+	protected := s.pages()
+	if login != nil {
+		protected = login.protect(protected)
+	}
+	s.handler = http.NewCrossOriginProtection().Handler(http.MaxBytesHandler(s.probesBeside(protected), maxBodyBytes))
+	if login == nil {
+		s.handler = loopbackOnly(s.handler)
+	}
+	s.handler = headers(s.handler, cfg.Certificate != nil)
 	return s, nil
 }
 
-// checkListen accepts addresses that only this machine can reach.
-func checkListen(listen string) error {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return fmt.Errorf("admin.listen is %q: want host:port, such as 127.0.0.1:9080", listen)
-	}
-	if !isLoopback(host) {
-		return fmt.Errorf("admin.listen is %q: want a loopback address such as 127.0.0.1:9080, because the pages have no login; "+
-			"reach them from elsewhere through an ssh tunnel or a proxy that asks for one", listen)
-	}
-	return nil
+// probesBeside answers the probes, and leaves everything else to the rest. It is no ServeMux, which would answer other spellings of a path by itself.
+func (s *Server) probesBeside(rest http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		read := r.Method == http.MethodGet || r.Method == http.MethodHead
+		switch {
+		case read && r.URL.Path == livePath:
+			s.live(w, r)
+		case read && r.URL.Path == readyPath:
+			s.ready(w, r)
+		default:
+			rest.ServeHTTP(w, r)
+		}
+	})
 }
 
-// isLoopback reports whether host, a name or an address without port, is this machine and nothing else.
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
+// pages are everything that a login protects.
+func (s *Server) pages() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(UIPath, s.ui)
+	mux.Handle(debugPath, profiles())
+	mux.HandleFunc("GET /api/status", s.status)
+	if s.cfg.Registry != nil {
+		mux.Handle("GET "+metricsPath, metricsHandler(s.cfg))
+	}
+	if s.cfg.Page != nil {
+		mux.Handle("/", s.cfg.Page)
+	} else {
+		mux.Handle("GET /{$}", http.RedirectHandler(UIPath, http.StatusFound))
+	}
+	return mux
 }
 
 // Listen opens the port and returns its address. [ErrAddressInUse] where another process has it. The port is closed by Run.
@@ -122,9 +167,15 @@ func (s *Server) Listen(ctx context.Context) (net.Addr, error) {
 		return nil, fmt.Errorf("admin: listen: %w", err)
 	}
 	// The name localhost is what the machine's resolver makes of it.
-	if tcp, ok := listener.Addr().(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
-		return nil, errors.Join(fmt.Errorf("admin: %s resolves to %s, which other machines can reach: set admin.listen to 127.0.0.1",
+	tcp, ok := listener.Addr().(*net.TCPAddr)
+	local := ok && tcp.IP.IsLoopback()
+	if !local && !s.cfg.Login.required() {
+		return nil, errors.Join(fmt.Errorf("admin: %s resolves to %s, which other machines can reach, and there is no login: set admin.listen to 127.0.0.1",
 			s.cfg.Listen, listener.Addr()), listener.Close())
+	}
+	if !local && s.cfg.Certificate == nil {
+		s.cfg.Logger.WarnContext(ctx, "the login and the pages cross the network in the clear: set admin.tls_cert_file and admin.tls_key_file, or leave TLS to a proxy",
+			slog.String("listen", s.cfg.Listen))
 	}
 	s.listener = listener
 	return listener.Addr(), nil
@@ -138,6 +189,10 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.reader.open(ctx, s.cfg.Pool); err != nil {
+		return errors.Join(fmt.Errorf("admin: %w", err), s.listener.Close())
+	}
+	defer s.reader.pool.Close()
 	uiCtx, stopUI := context.WithCancel(ctx)
 	defer stopUI()
 	if err := s.ui.Start(uiCtx); err != nil {
@@ -152,9 +207,15 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	s.cfg.Logger.InfoContext(ctx, "pages served", slog.String("url", "http://"+s.listener.Addr().String()+UIPath))
+	limited := limit(s.listener, maxConns)
+	serve, scheme := func() error { return server.Serve(limited) }, "http"
+	if s.cfg.Certificate != nil {
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.cfg.Certificate}
+		serve, scheme = func() error { return server.ServeTLS(limited, "", "") }, "https"
+	}
+	s.cfg.Logger.InfoContext(ctx, "pages served", slog.String("url", scheme+"://"+s.listener.Addr().String()+UIPath))
 	failed := make(chan error, 1) // the one result of Serve
-	go func() { failed <- server.Serve(s.listener) }()
+	go func() { failed <- serve() }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("admin: serve: %w", err)
@@ -167,39 +228,6 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	<-failed
 	return nil
-}
-
-// loopbackOnly refuses requests that came under a foreign name (DNS rebinding), and says how pages may be used.
-func loopbackOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = r.Host
-		}
-		if !isLoopback(trimBrackets(host)) {
-			http.Error(w, "this page is served under localhost and loopback addresses only", http.StatusMisdirectedRequest)
-			return
-		}
-		h := w.Header()
-		h.Set("Content-Security-Policy", "frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		next.ServeHTTP(w, r)
-	})
-}
-
-func trimBrackets(host string) string {
-	if len(host) > 2 && host[0] == '[' && host[len(host)-1] == ']' {
-		return host[1 : len(host)-1]
-	}
-	return host
-}
-
-// live says that the process runs and answers; it asks nobody else.
-func live(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write([]byte("ok\n"))
 }
 
 // metricsHandler shows the metrics as Prometheus reads them. A collector that fails costs its own metrics only. OpenMetrics stays off: there the

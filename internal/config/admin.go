@@ -2,11 +2,14 @@ package config
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -95,4 +98,35 @@ func checkListen(a Admin) error {
 	}
 	return fmt.Errorf("admin.listen is %s, which other machines can reach, and there is no login: set admin.token_file, or admin.username and "+
 		"admin.password_file, or use a loopback address such as 127.0.0.1:%s", show(a.Listen), port)
+}
+
+// ProbeTLS returns how a probe on the same machine speaks to the listener, nil if that has no TLS. The listener must show the certificate of TLSCertFile, and hold
+// its key; for which names it is valid, and until when, is a matter of those who come from elsewhere.
+func (a Admin) ProbeTLS() (*tls.Config, error) {
+	if a.TLSCertFile == "" {
+		return nil, nil //nolint:nilnil // none is no error
+	}
+	raw, err := readPEM(a.TLSCertFile)
+	if err != nil {
+		return nil, fmt.Errorf("admin.tls_cert_file: %w", err)
+	}
+	block, _ := pem.Decode(raw)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("admin.tls_cert_file: %s does not begin with a certificate", a.TLSCertFile)
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("admin.tls_cert_file: %s: %w", a.TLSCertFile, err)
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: x509.NewCertPool(), Time: func() time.Time { return leaf.NotAfter }}
+	c.RootCAs.AddCert(leaf) // a certificate that is among the roots is trusted itself
+	switch {
+	case len(leaf.DNSNames) > 0:
+		c.ServerName = strings.Replace(leaf.DNSNames[0], "*", "any", 1)
+	case len(leaf.IPAddresses) > 0:
+		c.ServerName = leaf.IPAddresses[0].String()
+	default:
+		return nil, fmt.Errorf("admin.tls_cert_file: the certificate in %s is for no name and no address", a.TLSCertFile)
+	}
+	return c, nil
 }
