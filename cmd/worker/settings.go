@@ -53,6 +53,10 @@ func newLogger(cfg config.Log, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
+// connectTimeout is how long one attempt to connect to the database may take, unless the connection URL says something else (connect_timeout). pgxpool's two
+// minutes would make loops that wait for a database behind a silent network look stuck.
+const connectTimeout = 10 * time.Second
+
 // openPool opens a pool whose sessions do not outlive a vanished client for long: a relay's lock hangs on that.
 func openPool(ctx context.Context, url string, maxConns int, name string) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
@@ -61,6 +65,9 @@ func openPool(ctx context.Context, url string, maxConns int, name string) (*pgxp
 	}
 	cfg.MaxConns = int32(maxConns) //nolint:gosec // at most 500, checked by config.Validate
 	cfg.MaxConnLifetime = 5 * time.Minute
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectTimeout
+	}
 	for k, v := range map[string]string{
 		"application_name":                    name,
 		"tcp_keepalives_idle":                 "5",

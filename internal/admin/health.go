@@ -73,6 +73,7 @@ func newReader(cfg Config) (*reader, error) {
 func (r *reader) open(ctx context.Context, like *pgxpool.Pool) (err error) {
 	cfg := like.Config()
 	cfg.MaxConns, cfg.MinConns, cfg.MinIdleConns, cfg.MaxConnIdleTime = 1, 0, 0, probeIdle
+	cfg.ConnConfig.ConnectTimeout = readyTimeout // or an attempt would take the only connection for minutes
 	if r.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return fmt.Errorf("open a connection for probes: %w", err)
 	}
