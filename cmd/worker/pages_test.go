@@ -17,10 +17,16 @@ import (
 // matches, with the match.
 func startRun(t *testing.T, url, yaml, pattern string) (match []string, stop func() int) {
 	t.Helper()
+	return startCommand(t, url, yaml, pattern, "run")
+}
+
+// startCommand is startRun for any command that runs until it is stopped.
+func startCommand(t *testing.T, url, yaml, pattern string, command ...string) (match []string, stop func() int) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	log, stderr := io.Pipe()
 	code := make(chan int, 1)
-	args := []string{"--config", configFile(t, url, yaml), "run"}
+	args := append([]string{"--config", configFile(t, url, yaml)}, command...)
 	go func() {
 		code <- run(ctx, args, strings.NewReader(""), io.Discard, stderr)
 		_ = stderr.Close()

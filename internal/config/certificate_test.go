@@ -36,6 +36,12 @@ func issueCertificate(tb testing.TB, name string) (cert, key string) {
 		tb.Fatal(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour), IsCA: true}
+	return sign(tb, template, private)
+}
+
+// sign returns a certificate that its own key signs, and the key, in PEM.
+func sign(tb testing.TB, template *x509.Certificate, private *ecdsa.PrivateKey) (cert, key string) {
+	tb.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		tb.Fatal(err)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Patience is by how much a loop may be late: a minute. It is above what a turn takes that has to wait for a connection (the kernel gives up to connect
-// after some ten seconds), for a lock, or for a processor on a busy machine; and below what an operator would want to wait for a restart.
+// Patience is by how much a loop may be late: a minute. It is above what a turn takes that has to wait for a connection (an attempt is given up after ten
+// seconds), for a lock, or for a processor on a busy machine; and below what an operator would want to wait for a restart.
 const Patience = time.Minute
 
 // Turned is what a loop calls with each of its turns: within is when it will turn again, at the latest and if nothing is in its way.
