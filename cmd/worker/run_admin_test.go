@@ -2,9 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -322,5 +329,74 @@ func TestRunRefusesABadLogin(t *testing.T) {
 		if o.code != exitFailed || !strings.Contains(o.stderr, tt.stderr) {
 			t.Errorf("%s: got exit code %d and %s, want %d and %q", name, o.code, o.stderr, exitFailed, tt.stderr)
 		}
+	}
+}
+
+// A listener with TLS, on all addresses, whose certificate is replaced while it runs.
+func TestAdminTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	url, listen := pgtest.URL(t), freeListen(t)
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	issue := func(name string) {
+		t.Helper()
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		writeFile(t, keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+	}
+	issue("first.example")
+	all := strings.Replace(listen, "127.0.0.1", "0.0.0.0", 1)
+	yaml := fmt.Sprintf("sender_id: host:test\nadmin: {listen: %q, token_file: %q, tls_cert_file: %q, tls_key_file: %q}", all, tokenFile(t), certFile, keyFile)
+	_, stop := startRun(t, url, yaml, `"msg":"pages served","url":"https://`)
+	get := func(name string, versions *tls.Config) (*http.Response, error) {
+		raw, err := os.ReadFile(certFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions.RootCAs, versions.ServerName = x509.NewCertPool(), name
+		versions.RootCAs.AppendCertsFromPEM(raw)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+listen+"/api/status", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "worker.example" // foreign: there is a login
+		req.Header.Set("Authorization", "Bearer "+adminToken)
+		resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: versions, DisableKeepAlives: true, ForceAttemptHTTP2: true}}).Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return resp, err
+	}
+	for _, name := range []string{"first.example", "second.example"} {
+		issue(name)
+		resp, err := get(name, &tls.Config{MinVersion: tls.VersionTLS13})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 || !strings.HasPrefix(resp.Header.Get("Strict-Transport-Security"), "max-age=") {
+			t.Errorf("%s: got %s %s %v, want 200 with HSTS", name, resp.Proto, resp.Status, resp.Header)
+		}
+		runWorker(t, url, yaml, "", "healthcheck").want(t, exitOK, "ok\n", "")
+	}
+	if _, err := get("second.example", &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12}); err == nil || !strings.Contains(err.Error(), "protocol version") {
+		t.Errorf("TLS 1.2: got %v, want a refusal of the version", err)
+	}
+	if code, _ := request(t, http.MethodGet, "http://"+listen+"/livez", ""); code != http.StatusBadRequest {
+		t.Errorf("without TLS: got %d, want 400", code)
+	}
+	if code := stop(); code != exitOK {
+		t.Errorf("got exit code %d, want 0", code)
 	}
 }

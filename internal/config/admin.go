@@ -18,12 +18,12 @@ type Admin struct {
 	// Listen is a host and port. A host that is not loopback needs a login. Empty: no listener.
 	Listen string `koanf:"listen" doc:"address and port of health, status, metrics and job pages; an address that other machines can reach needs a login: token_file, or username and password_file; empty: off"`
 	// TokenFile is the path of the bearer token that opens everything, with mode 0600. Empty: no token does.
-	TokenFile string `koanf:"token_file" doc:"file with the bearer token that opens all pages, 16 or more letters and digits, mode 0600; read again when it changes; empty: none"`
+	TokenFile string `koanf:"token_file" doc:"file with the bearer token that opens all pages, 16 or more characters, mode 0600; read again when it changes; empty: none"`
 	// Username and PasswordFile are the login by basic authentication. Empty: there is none; set both or neither.
 	Username     string `koanf:"username" doc:"user name for basic authentication, which browsers ask for; at most 128 characters without a colon; empty: none"`
 	PasswordFile string `koanf:"password_file" doc:"file with the password of username, 8 or more characters, mode 0600; read again when it changes"`
 	// MetricsTokenFile is the path of a bearer token that opens /metrics and nothing else. Set only beside a login.
-	MetricsTokenFile string `koanf:"metrics_token_file" doc:"file with a bearer token that opens /metrics only, for Prometheus, 16 or more letters and digits, mode 0600; read again when it changes; empty: none"`
+	MetricsTokenFile string `koanf:"metrics_token_file" doc:"file with a bearer token that opens /metrics only, for Prometheus, 16 or more characters, mode 0600; read again when it changes; empty: none"`
 	// TLSCertFile and TLSKeyFile make the listener speak TLS 1.3. Empty: it does not; set both or neither.
 	TLSCertFile string `koanf:"tls_cert_file" doc:"PEM file with the listener's certificate and its intermediates; read again when it changes; empty: no TLS"`
 	TLSKeyFile  string `koanf:"tls_key_file" doc:"PEM file with the private key of tls_cert_file, mode 0600; read again when it changes"`
