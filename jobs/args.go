@@ -10,6 +10,11 @@ import (
 	"github.com/riverqueue/river"
 )
 
+// Kinds are the kinds of all jobs.
+func Kinds() []string {
+	return []string{FanOutArgs{}.Kind(), PeerRetryArgs{}.Kind(), RedeliverArgs{}.Kind(), RepairArgs{}.Kind(), SnapshotArgs{}.Kind()}
+}
+
 // FanOutQueue is the River queue of the fan_out jobs.
 const FanOutQueue = "fan_out"
 

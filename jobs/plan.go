@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"slices"
+	"time"
 
 	"quorumbox/outbox"
 )
@@ -14,7 +15,8 @@ type entry struct {
 	Kind      outbox.Kind
 	Key       string
 	Payload   []byte
-	Embedding []byte // of a store or consolidate, or nil
+	Embedding []byte        // of a store or consolidate, or nil
+	Waited    time.Duration // from the writer's insert to the dispatch; known to a fan-out only
 }
 
 // list is one list of a push. The constants are in the order in which receivers apply the lists (wire.md 6).

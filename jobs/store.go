@@ -96,12 +96,19 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 		return rows.Err()
 	})
 	b.Queue(`
-		select o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text, o.embedding::text
+		select o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text, o.embedding::text, b.dispatched_at - o.created_at
 		from batches b
 		cross join lateral unnest(b.entries) e (id)
 		join outbox o on o.id = e.id
 		where b.fan_out = $1 and b.verdict = 'pending'`, fanOut).Query(func(rows pgx.Rows) error {
-		return scanEntries(rows, entries)
+		for rows.Next() {
+			var e entry
+			if err := rows.Scan(append(e.columns(), &e.Waited)...); err != nil {
+				return err
+			}
+			entries[e.ID] = e
+		}
+		return rows.Err()
 	})
 	b.Queue(`
 		select `+lagColumns+`
@@ -118,10 +125,15 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 	return f, ok, fill(f.Batches, entries)
 }
 
+// columns are where a row of the outbox is scanned into.
+func (e *entry) columns() []any {
+	return []any{&e.ID, &e.Lane, &e.Namespace, &e.Kind, &e.Key, &e.Payload, &e.Embedding}
+}
+
 func scanEntries(rows pgx.Rows, into map[int64]entry) error {
 	for rows.Next() {
 		var e entry
-		if err := rows.Scan(&e.ID, &e.Lane, &e.Namespace, &e.Kind, &e.Key, &e.Payload, &e.Embedding); err != nil {
+		if err := rows.Scan(e.columns()...); err != nil {
 			return err
 		}
 		into[e.ID] = e

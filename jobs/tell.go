@@ -31,7 +31,11 @@ func (f *fanOut) announce(ctx context.Context) {
 
 // count counts a verdict.
 func (f *fanOut) count(b batch, verdict quorum.Verdict, reason quorum.Reason) {
-	f.cfg.Metrics.Decided(len(b.IDs), b.Age+time.Since(f.start))
+	age := b.Age + time.Since(f.start)
+	f.cfg.Metrics.Decided(len(b.IDs), age)
+	for _, e := range b.Entries {
+		f.cfg.Metrics.EntryDecided(string(verdict), e.Waited, age)
+	}
 	f.cfg.Metrics.QuorumAck(string(verdict))
 	if verdict != quorum.VerdictMet {
 		f.cfg.Metrics.QuorumFailure(string(reason))

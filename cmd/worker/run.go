@@ -16,7 +16,6 @@ import (
 	"quorumbox/internal/admin"
 	"quorumbox/internal/config"
 	"quorumbox/internal/metrics"
-	"quorumbox/internal/metrics/backlog"
 	"quorumbox/internal/peer"
 	"quorumbox/internal/verify"
 	"quorumbox/jobs"
@@ -76,9 +75,7 @@ type worker struct {
 func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*worker, error) {
 	w := &worker{cfg: cfg, logger: logger, pool: pool}
 	turns := newTurns(cfg)
-	counts := metrics.New()
-	counts.SetPeers(cfg.PeerIDs())
-	counts.Registry().MustRegister(backlog.New(backlog.FromPool(pool), logger))
+	counts := newMetrics(pool, cfg, logger)
 	var err error
 	if w.peers, err = newPeers(cfg, warnings(logger), observing(counts)); err != nil {
 		return nil, err

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"quorumbox/internal/metrics"
 )
 
 func newVersionCommand() *cobra.Command {
@@ -22,18 +25,34 @@ func newVersionCommand() *cobra.Command {
 
 // version is what the Go toolchain recorded in the binary: the module's version, or the commit for a build from a checkout.
 func version() string {
+	b := build()
+	if b.Version == "" {
+		return "quorumbox (no build information), " + b.GoVersion
+	}
+	revision := ""
+	if b.Revision != "" {
+		revision = " " + b.Revision
+	}
+	return fmt.Sprintf("quorumbox %s%s, %s", b.Version, revision, b.GoVersion)
+}
+
+// build is that in parts. Without a version there is no build information.
+func build() metrics.Build {
+	b := metrics.Build{GoVersion: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "quorumbox (no build information), " + runtime.Version()
+		return b
 	}
-	var revision, modified string
+	b.Version, b.GoVersion = info.Main.Version, info.GoVersion
+	modified := ""
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
-			revision = " " + s.Value[:min(12, len(s.Value))]
+			b.Revision = s.Value[:min(12, len(s.Value))]
 		case s.Key == "vcs.modified" && s.Value == "true":
 			modified = " (modified)"
 		}
 	}
-	return fmt.Sprintf("quorumbox %s%s%s, %s", info.Main.Version, revision, modified, info.GoVersion)
+	b.Revision = strings.TrimSpace(b.Revision + modified)
+	return b
 }

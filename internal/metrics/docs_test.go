@@ -11,12 +11,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
 	"quorumbox/internal/metrics"
 	"quorumbox/internal/metrics/backlog"
+	"quorumbox/internal/metrics/dbpool"
 	"quorumbox/internal/peer"
 	"quorumbox/internal/status"
 )
@@ -32,7 +34,7 @@ func gather(t *testing.T, g prometheus.Gatherer) []*dto.MetricFamily {
 	return families
 }
 
-// full returns the registry as the worker has it, with the one peer a, and a database that answers.
+// full returns the registry as the worker has it (newMetrics of the command), with the one peer a, and a database that answers.
 func full(t *testing.T) *prometheus.Registry {
 	t.Helper()
 	m := metrics.New()
@@ -47,7 +49,14 @@ func full(t *testing.T) *prometheus.Registry {
 		}
 		return b, nil
 	}
-	m.Registry().MustRegister(backlog.New(read, testLogger(t)))
+	m.SetBuild(metrics.Build{Version: "v1.2.3", Revision: "0123456789ab", GoVersion: "go1.26.0"})
+	// A pool that is never asked for a connection opens none.
+	pool, err := pgxpool.New(t.Context(), "postgres://127.0.0.1:1/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	m.Registry().MustRegister(backlog.New(read, testLogger(t)), dbpool.New(pool))
 	return m.Registry()
 }
 
@@ -106,7 +115,7 @@ func labels(f *dto.MetricFamily) string {
 	}
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if name == "peer" || name == "class" {
+		if slices.Contains([]string{"peer", "class", "version", "revision", "go_version"}, name) {
 			parts = append(parts, name)
 			continue
 		}

@@ -26,6 +26,7 @@ type Metrics struct {
 	attempts    *prometheus.CounterVec   // peer, class
 	retries     *prometheus.CounterVec   // peer
 	durations   *prometheus.HistogramVec // peer
+	succeeded   *prometheus.GaugeVec     // peer
 	connections *prometheus.CounterVec   // peer, reused
 	catchUp     *prometheus.CounterVec   // peer
 	repairs     *prometheus.CounterVec   // peer
@@ -47,6 +48,13 @@ type Metrics struct {
 	decided      prometheus.Counter
 	batchEntries prometheus.Histogram
 	verdicts     prometheus.Histogram
+
+	dispatches    prometheus.Histogram
+	entries       map[string]prometheus.Observer // of entryVerdicts, by verdict
+	entryVerdicts *prometheus.HistogramVec       // verdict
+
+	build                                   *prometheus.GaugeVec // version, revision, go_version
+	backlogEntries, backlogAge, verifyEvery prometheus.Gauge
 }
 
 // New returns metrics with a registry of their own, which also has those of the Go runtime and of the process. Series without a peer are
@@ -64,6 +72,7 @@ func New() *Metrics {
 	m.registerQuorum(with)
 	m.registerVerify(with)
 	m.registerAdmin(with)
+	m.registerInfo(with)
 	return m
 }
 
@@ -92,6 +101,7 @@ func (m *Metrics) SetPeers(ids []string) {
 		}
 		m.retries.WithLabelValues(id)
 		m.durations.WithLabelValues(id)
+		m.succeeded.WithLabelValues(id)
 		m.connections.WithLabelValues(id, labelNew)
 		m.connections.WithLabelValues(id, labelReused)
 		m.catchUp.WithLabelValues(id)
@@ -122,6 +132,8 @@ func (m *Metrics) class(c string) string {
 	}
 	return Other
 }
+
+func acknowledged(class string) bool { return class == string(peer.ClassOK) }
 
 // closed is a counter with one label, whose values are a closed list.
 type closed struct {

@@ -1,10 +1,12 @@
 package metrics_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -160,6 +162,26 @@ func TestCounts(t *testing.T) {
 			[]string{`quorumbox_entries_decided_total 4`},
 		},
 		{
+			"unknown verdict",
+			func(m *metrics.Metrics) { m.EntryDecided("x", 0, 0) },
+			`quorumbox_write_to_verdict_seconds_count`,
+			[]string{`quorumbox_write_to_verdict_seconds_count{verdict="other"} 1`},
+		},
+		{
+			"build",
+			func(m *metrics.Metrics) {
+				m.SetBuild(metrics.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26.0"})
+			},
+			"quorumbox_build_info",
+			[]string{`quorumbox_build_info{go_version="go1.26.0",revision="abc",version="v1.2.3"} 1`},
+		},
+		{
+			"limits",
+			func(m *metrics.Metrics) { m.SetLimits(metrics.Limits{BacklogEntries: 7, BacklogAge: time.Hour}) },
+			"quorumbox_backlog_limit",
+			[]string{`quorumbox_backlog_limit_entries 7`, `quorumbox_backlog_limit_seconds 3600`},
+		},
+		{
 			"unknown peer and class",
 			func(m *metrics.Metrics) {
 				m.Attempt("http://user:secret@host/", "dial tcp: no route", metrics.FirstAttempt, 0, metrics.NoConnection)
@@ -224,6 +246,9 @@ func TestHistograms(t *testing.T) {
 	m.Attempt("a", "ok", metrics.FirstAttempt, 3*time.Millisecond, metrics.NewConnection)
 	m.Attempt("a", "ok", metrics.FirstAttempt, -time.Hour, metrics.NewConnection)
 	m.Decided(20, 30*time.Millisecond)
+	m.EntryDecided("met", 20*time.Millisecond, 30*time.Millisecond)
+	m.EntryDecided("met", -time.Hour, 30*time.Millisecond)
+	m.EntryDecided("not_met", time.Hour, -time.Hour)
 	for name, want := range map[string][]string{
 		"quorumbox_push_duration_seconds": {
 			`quorumbox_push_duration_seconds_bucket{peer="a",le="0.001"} 1`, `quorumbox_push_duration_seconds_bucket{peer="a",le="0.005"} 2`,
@@ -235,6 +260,15 @@ func TestHistograms(t *testing.T) {
 		"quorumbox_dispatch_to_verdict_seconds": {
 			`quorumbox_dispatch_to_verdict_seconds_bucket{le="0.025"} 0`, `quorumbox_dispatch_to_verdict_seconds_bucket{le="0.05"} 1`,
 			`quorumbox_dispatch_to_verdict_seconds_sum 0.03`,
+		},
+		"quorumbox_write_to_dispatch_seconds": {
+			`quorumbox_write_to_dispatch_seconds_bucket{le="0.001"} 1`, `quorumbox_write_to_dispatch_seconds_bucket{le="0.025"} 2`,
+			`quorumbox_write_to_dispatch_seconds_bucket{le="1800"} 2`, `quorumbox_write_to_dispatch_seconds_sum 3600.02`,
+			`quorumbox_write_to_dispatch_seconds_count 3`,
+		},
+		"quorumbox_write_to_verdict_seconds": {
+			`quorumbox_write_to_verdict_seconds_bucket{verdict="met",le="0.025"} 0`, `quorumbox_write_to_verdict_seconds_bucket{verdict="met",le="0.05"} 2`,
+			`quorumbox_write_to_verdict_seconds_sum{verdict="not_met"} 3600`, `quorumbox_write_to_verdict_seconds_count{verdict="not_met"} 1`,
 		},
 	} {
 		got := strings.Join(text(t, m.Registry(), name), "\n") + "\n"
@@ -265,6 +299,8 @@ func TestSetPeersStartsSeries(t *testing.T) {
 		"quorumbox_catchup_entries_total":  2,
 		"quorumbox_repairs_total":          2,
 		"quorumbox_refusals_total":         2 * refusing,
+
+		"quorumbox_push_last_success_timestamp_seconds": 2,
 	} {
 		lines := text(t, m.Registry(), name)
 		if len(lines) != want {
@@ -289,4 +325,30 @@ func TestPeersAreOtherBeforeSetPeers(t *testing.T) {
 	if diff := cmp.Diff(want, text(t, m.Registry(), "quorumbox_catchup_entries_total")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// Only an acknowledgement is a success.
+func TestLastSuccess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := metrics.New()
+		m.SetPeers([]string{"a", "b"})
+		m.Attempt("a", "ok", metrics.FirstAttempt, 0, metrics.NewConnection)
+		now := time.Now().Unix()
+		time.Sleep(time.Hour)
+		for _, c := range peer.Classes() {
+			if c != peer.ClassOK {
+				m.Attempt("a", string(c), metrics.FirstAttempt, 0, metrics.NewConnection)
+			}
+		}
+		want := fmt.Sprintf(`
+# HELP quorumbox_push_last_success_timestamp_seconds When this worker last had an acknowledgement of the peer, in Unix time by the worker's clock; 0 if it had none.
+# TYPE quorumbox_push_last_success_timestamp_seconds gauge
+quorumbox_push_last_success_timestamp_seconds{peer="a"} %d
+quorumbox_push_last_success_timestamp_seconds{peer="b"} 0
+`, now)
+		if err := testutil.GatherAndCompare(m.Registry(), strings.NewReader(want), "quorumbox_push_last_success_timestamp_seconds"); err != nil {
+			t.Error(err)
+		}
+	})
 }

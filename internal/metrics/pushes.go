@@ -47,6 +47,10 @@ func (m *Metrics) registerPushes(with promauto.Factory) {
 		Help:    "How long one attempt took, whatever became of it.",
 		Buckets: seconds(),
 	}, []string{"peer"})
+	m.succeeded = with.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "quorumbox_push_last_success_timestamp_seconds",
+		Help: "When this worker last had an acknowledgement of the peer, in Unix time by the worker's clock; 0 if it had none.",
+	}, []string{"peer"})
 	m.connections = counter("quorumbox_push_connections_total",
 		"Attempts that had a connection, by whether it had carried a request before.", "peer", "reused")
 	m.catchUp = counter("quorumbox_catchup_entries_total", "Entries that a lagging peer acknowledged when it was caught up.", "peer")
@@ -75,6 +79,9 @@ func (m *Metrics) Attempt(peer, class string, retry Retry, elapsed time.Duration
 	peer = m.peer(peer)
 	m.attempts.WithLabelValues(peer, m.class(class)).Inc()
 	m.durations.WithLabelValues(peer).Observe(max(elapsed, 0).Seconds())
+	if acknowledged(class) {
+		m.succeeded.WithLabelValues(peer).SetToCurrentTime()
+	}
 	if retry == SecondAttempt {
 		m.retries.WithLabelValues(peer).Inc()
 	}

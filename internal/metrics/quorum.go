@@ -31,7 +31,24 @@ func (m *Metrics) registerQuorum(with promauto.Factory) {
 		Help:    "How long a batch waited for its verdict after its dispatch.",
 		Buckets: seconds(),
 	})
+	m.dispatches = with.NewHistogram(prometheus.HistogramOpts{
+		Name:    "quorumbox_write_to_dispatch_seconds",
+		Help:    "How long a decided entry had waited for its dispatch after its writer inserted it: the writer's commit and the relay's delay.",
+		Buckets: waits(),
+	})
+	m.entries = map[string]prometheus.Observer{}
+	m.entryVerdicts = with.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "quorumbox_write_to_verdict_seconds",
+		Help:    "How long it took from an entry's insert by its writer to its verdict. With met it is the time from the commit to the quorum.",
+		Buckets: waits(),
+	}, []string{"verdict"})
+	for _, v := range []string{"met", "not_met"} {
+		m.entries[v] = m.entryVerdicts.WithLabelValues(v)
+	}
 }
+
+// waits are the buckets of durations that an outage of the workers or the database counts into.
+func waits() []float64 { return append(seconds(), 300, 1800, 7200) }
 
 // Dropped counts an acknowledgement that did not arrive after the verdict was known: peer_fail, id_drift, join_error, shutdown or panic.
 func (m *Metrics) Dropped(reason string) {
@@ -83,4 +100,19 @@ func (m *Metrics) Decided(entries int, dispatchToVerdict time.Duration) {
 	m.decided.Add(n)
 	m.batchEntries.Observe(n)
 	m.verdicts.Observe(max(dispatchToVerdict, 0).Seconds())
+}
+
+// EntryDecided counts an entry of a batch that has its verdict, met or not_met: how long it was from its insert by the writer to the dispatch of its
+// batch, and from there to the verdict, both by the database's clock. Negative ones count as 0. Call it beside [Metrics.Decided].
+func (m *Metrics) EntryDecided(verdict string, writeToDispatch, dispatchToVerdict time.Duration) {
+	if m == nil {
+		return
+	}
+	waited := max(writeToDispatch, 0)
+	m.dispatches.Observe(waited.Seconds())
+	series, ok := m.entries[verdict]
+	if !ok {
+		series = m.entryVerdicts.WithLabelValues(Other)
+	}
+	series.Observe((waited + max(dispatchToVerdict, 0)).Seconds())
 }

@@ -22,6 +22,9 @@ func everything(m *metrics.Metrics, v string) {
 	m.QuorumAck(v)
 	m.QuorumFailure(v)
 	m.Decided(1, time.Millisecond)
+	m.EntryDecided(v, time.Millisecond, time.Millisecond)
+	m.Snapshot(v, v)
+	m.Verified(v, map[string]int64{v: 1}, time.Now())
 	m.Refusal(v, v)
 	m.Takeover(v)
 	m.CaughtUp(v, 1)
@@ -61,6 +64,8 @@ func TestNilCountsNothing(t *testing.T) {
 	t.Parallel()
 	var m *metrics.Metrics
 	m.SetPeers([]string{"a"})
+	m.SetBuild(metrics.Build{})
+	m.SetLimits(metrics.Limits{})
 	everything(m, "a")
 	if got := m.Registry(); got != nil {
 		t.Errorf("got the registry %v, want nil", got)
