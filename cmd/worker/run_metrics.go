@@ -19,7 +19,6 @@ func newMetrics(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) *met
 	counts.SetLimits(metrics.Limits{
 		BacklogEntries: cfg.Retention.BacklogEntries,
 		BacklogAge:     cfg.Retention.BacklogAge,
-		VerifyEvery:    cfg.Verify.Every,
 	})
 	counts.Registry().MustRegister(backlog.New(backlog.FromPool(pool), logger), dbpool.New(pool))
 	return counts

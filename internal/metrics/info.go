@@ -18,7 +18,6 @@ type Build struct {
 type Limits struct {
 	BacklogEntries int           // most entries that are kept for a lagging peer
 	BacklogAge     time.Duration // how long they are kept
-	VerifyEvery    time.Duration // pause between two comparisons in the background; 0: none
 }
 
 func (m *Metrics) registerInfo(with promauto.Factory) {
@@ -33,8 +32,6 @@ func (m *Metrics) registerInfo(with promauto.Factory) {
 		"Setting retention.backlog_entries: a peer that misses more gets a snapshot in place of the log.")
 	m.backlogAge = gauge("quorumbox_backlog_limit_seconds",
 		"Setting retention.backlog_age: a peer that misses older entries gets a snapshot in place of the log.")
-	m.verifyEvery = gauge("quorumbox_verify_interval_seconds",
-		"Setting verify.every: the pause between two comparisons of the peers with the store; 0: none.")
 }
 
 // SetBuild says what the program was built from. Call it once.
@@ -52,5 +49,4 @@ func (m *Metrics) SetLimits(l Limits) {
 	}
 	m.backlogEntries.Set(float64(l.BacklogEntries))
 	m.backlogAge.Set(l.BacklogAge.Seconds())
-	m.verifyEvery.Set(l.VerifyEvery.Seconds())
 }

@@ -53,8 +53,8 @@ type Metrics struct {
 	entries       map[string]prometheus.Observer // of entryVerdicts, by verdict
 	entryVerdicts *prometheus.HistogramVec       // verdict
 
-	build                                   *prometheus.GaugeVec // version, revision, go_version
-	backlogEntries, backlogAge, verifyEvery prometheus.Gauge
+	build                      *prometheus.GaugeVec // version, revision, go_version
+	backlogEntries, backlogAge prometheus.Gauge
 }
 
 // New returns metrics with a registry of their own, which also has those of the Go runtime and of the process. Series without a peer are
