@@ -28,7 +28,9 @@ func wantsCounter(function string) bool {
 // newCatalog has what the workers show and what Prometheus adds to it.
 func newCatalog(t *testing.T) catalog {
 	t.Helper()
-	target := func() map[string]map[string]bool { return map[string]map[string]bool{"job": {"quorumbox": true}, "instance": nil} }
+	target := func() map[string]map[string]bool {
+		return map[string]map[string]bool{"job": {"quorumbox": true}, "instance": nil}
+	}
 	c := catalog{
 		"up":     {labels: target()},
 		"ALERTS": {labels: map[string]map[string]bool{"alertname": nil, "alertstate": {"firing": true, "pending": true}}},
