@@ -72,7 +72,7 @@ func TestPromtoolChecksTheConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.ReplaceAll(string(raw), token, filepath.Join(dir, "token"))
-	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(text), 0o600); err != nil { //nolint:gosec // G703: a folder of this test
 		t.Fatal(err)
 	}
 	wantPromtool(t, dir, "check", "config", "prometheus.yml")
