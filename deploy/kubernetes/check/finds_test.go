@@ -87,7 +87,7 @@ func TestMistakesAreFound(t *testing.T) {
 		// What Prometheus is asked.
 		{name: "metric of an alert", file: ruleFile, old: "(quorumbox_refusals)", new: "(quorumbox_refusal)", want: "serves no quorumbox_refusal"},
 		{name: "label of an alert", file: ruleFile, old: "by (namespace, peer) (quorumbox_peer_oldest", new: "by (namespace, per) (quorumbox_peer_oldest", want: "has the label per"},
-		{name: "matcher of an alert", file: ruleFile, old: "{class=~", new: "{clas=~", want: "has no label clas"},
+		{name: "matcher of an alert", file: ruleFile, old: "{class=~", new: "{status=~", want: "has no label status"},
 		{name: "syntax of an alert", file: ruleFile, old: "[5m])) > 0\n          for: 5m\n          labels: {severity: critical}\n          annotations:\n            summary: Quorums", new: "[5m]) > 0\n          for: 5m\n          labels: {severity: critical}\n          annotations:\n            summary: Quorums", want: "parse error"},
 		{name: "metric of the autoscaler", file: scalerFile, old: "name: quorumbox_undispatched_oldest_seconds", new: "name: quorumbox_undispatched_age", want: "serves no gauge quorumbox_undispatched_age"},
 

@@ -2,12 +2,13 @@ package check_test
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"quorumbox/deploy/kubernetes/check"
@@ -34,7 +35,7 @@ func all(t *testing.T, text []byte, secrets check.Secrets) error {
 			if secrets == nil {
 				secrets = objects.SecretsOf()
 			}
-			return objects.Understood(t.Context(), program(t), secrets)
+			return objects.Understood(t.Context(), program, secrets)
 		},
 	} {
 		if err := find(); err != nil {
@@ -219,45 +220,28 @@ func metrics(t *testing.T) check.Metrics {
 	return list
 }
 
-//nolint:gochecknoglobals // built once for all tests, and removed by TestMain
-var (
-	buildOnce   sync.Once
-	buildFolder string
-	buildErr    error
-)
+// program is the one of this checkout.
+//
+//nolint:gochecknoglobals // set by TestMain alone
+var program string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if buildFolder != "" {
-		_ = os.RemoveAll(buildFolder)
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) int {
+	folder, err := os.MkdirTemp("", "quorumbox-program-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a folder for the program:", err)
+		return 1
 	}
-	os.Exit(code)
-}
-
-// program builds the program from this checkout, once.
-func program(t *testing.T) string {
-	t.Helper()
-	buildOnce.Do(func() {
-		if buildFolder, buildErr = os.MkdirTemp("", "quorumbox-program-"); buildErr != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-o", filepath.Join(buildFolder, "worker"), "./cmd/worker") //nolint:noctx // outlives the test that asks first
-		cmd.Dir = root
-		var out []byte
-		if out, buildErr = cmd.CombinedOutput(); buildErr != nil {
-			buildErr = &buildError{err: buildErr, out: string(out)}
-		}
-	})
-	if buildErr != nil {
-		t.Fatalf("build the program: %v", buildErr)
+	defer os.RemoveAll(folder)
+	program = filepath.Join(folder, "worker")
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", program, "./cmd/worker") //nolint:gosec // G204: the path is ours
+	cmd.Dir, cmd.Stdout, cmd.Stderr = root, os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build the program:", err)
+		return 1
 	}
-	return filepath.Join(buildFolder, "worker")
+	return m.Run()
 }
-
-type buildError struct {
-	err error
-	out string
-}
-
-func (e *buildError) Error() string { return e.err.Error() + ": " + e.out }
-func (e *buildError) Unwrap() error { return e.err }

@@ -34,7 +34,9 @@ func ParseMetrics(text string) Metrics {
 }
 
 // scraped are the labels that Prometheus adds by itself to what it scrapes in a cluster.
-func scraped() []string { return []string{"namespace", "pod", "job", "instance", "service", "container", "endpoint"} }
+func scraped() []string {
+	return []string{"namespace", "pod", "job", "instance", "service", "container", "endpoint"}
+}
 
 // Measured returns every mistake in the expressions of alerts and autoscalers, joined: expressions that do not parse, names that the program does not serve, labels that
 // the series does not have.
