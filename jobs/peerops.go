@@ -65,7 +65,12 @@ func switchQueue(ctx context.Context, pool *pgxpool.Pool, id, condition string, 
 
 // peerState returns the state of a peer and locks its row, or [ErrUnknownPeer] with the names of those that are known.
 func peerState(ctx context.Context, tx pgx.Tx, id string) (state string, err error) {
-	err = tx.QueryRow(ctx, `select state from peers where id = $1 for no key update`, id).Scan(&state)
+	return knownState(ctx, tx, id, "for no key update")
+}
+
+// knownState is peerState with a lock of the caller's choice, or none.
+func knownState(ctx context.Context, tx pgx.Tx, id, lock string) (state string, err error) {
+	err = tx.QueryRow(ctx, `select state from peers where id = $1 `+lock, id).Scan(&state)
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return state, err
 	}

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -136,25 +137,24 @@ func (s *Sweeper) sweepSnapshots(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// ResyncPeer lets a peer be brought the current state because an operator asks for it. The peer must be configured: its id is the error's
-// business if it is not, or not known at all.
+// ErrPeerAway says that a peer is not configured, so that nothing can be brought to it. The error says what to do.
+var ErrPeerAway = errors.New("the peer is not configured")
+
+// ResyncPeer lets a peer be brought the current state because an operator asks for it. The peer must be configured: [ErrUnknownPeer], [ErrPeerAway].
 func ResyncPeer(ctx context.Context, pool *pgxpool.Pool, id string) error {
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		var (
-			state *string
-			known string
-		)
-		err := tx.QueryRow(ctx, `select (select state from peers where id = $1), coalesce(string_agg(id, ', ' order by id), 'none') from peers`, id).
-			Scan(&state, &known)
-		switch {
-		case err != nil:
-			return fmt.Errorf("look for peer %s: %w", id, err)
-		case state == nil:
-			return fmt.Errorf("peer %s is not known: known are %s", id, known)
-		case *state != "active":
-			return fmt.Errorf("peer %s is %s: add it to the configuration and restart the workers; if the log was not kept for it, it is brought the current "+
-				"state then", id, *state)
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		state, err := knownState(ctx, tx, id, "")
+		if err != nil {
+			return err
+		}
+		if state != "active" {
+			return fmt.Errorf("%w: %s is %s: add it to the configuration and restart the workers; if the log was not kept for it, it is brought the current "+
+				"state then", ErrPeerAway, id, state)
 		}
 		return SwitchToSnapshot(ctx, tx, id, SnapshotAsked)
 	})
+	if err != nil {
+		return fmt.Errorf("resync peer %s: %w", id, err)
+	}
+	return nil
 }

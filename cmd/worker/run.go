@@ -239,6 +239,7 @@ func (w *worker) run(ctx context.Context) error {
 	if err := w.client.Start(ctx); err != nil {
 		return fmt.Errorf("start River: %w", err)
 	}
+	defer w.startHeartbeat(ctx)()
 	policy, _ := w.cfg.Policy() // checked by newWorker
 	w.logger.InfoContext(ctx, "worker started",
 		slog.String("sender_id", w.cfg.SenderID), slog.Int("peers", len(w.cfg.Peers)), slog.String("quorum", policy.String()))

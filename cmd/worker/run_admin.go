@@ -77,6 +77,7 @@ func newPages(w *worker, counts *metrics.Metrics, registry *health.Registry) (*a
 		return nil, err
 	}
 	pages.Pool, pages.Client, pages.Health, pages.Registry, pages.LoginFailed = w.pool, w.client, registry, counts.Registry(), counts.LoginFailed
+	pages.Page = newStatusPage(w.pool, w.client, w.logger)
 	return admin.New(pages)
 }
 

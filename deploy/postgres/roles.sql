@@ -56,7 +56,7 @@ grant usage on sequence outbox_id_seq to quorumbox_writer;
 
 -- Replication. outbox.Await reads the verdicts.
 grant select on batches to quorumbox_writer;
-grant select, insert, update, delete on batches, peers, lagging, doubts, repairs, refusals, snapshots, kept to quorumbox_worker;
+grant select, insert, update, delete on batches, peers, lagging, doubts, repairs, refusals, snapshots, kept, workers to quorumbox_worker;
 grant usage, select on sequence tokens to quorumbox_worker;
 grant select on xmin_holders to quorumbox_worker, quorumbox_viewer;
 
@@ -68,5 +68,6 @@ grant usage, select on sequence river_job_id_seq, river_notification_id_seq to q
 grant select on quorumbox_migrations, river_migration to quorumbox_worker, quorumbox_viewer;
 
 -- How replication stands. Payloads, keys and namespaces stay out: of the outbox only what tells ages.
-grant select on undispatched, batches, peers, lagging, doubts, repairs, refusals, snapshots, river_job, river_leader, river_queue to quorumbox_viewer;
+grant select on undispatched, batches, peers, lagging, doubts, repairs, refusals, snapshots, workers, river_job, river_leader, river_queue
+    to quorumbox_viewer;
 grant select (id, lane, kind, created_at) on outbox to quorumbox_viewer;

@@ -91,8 +91,12 @@ func (all *Backlog) queueTables(b *pgx.Batch) {
 		all.Tables, err = pgx.CollectRows(rows, pgx.RowToStructByName[Table])
 		return err
 	})
+	queueOldestXmin(b, &all.OldestXmin)
+}
+
+func queueOldestXmin(b *pgx.Batch, age *Seconds) {
 	b.Queue(`select coalesce(extract(epoch from clock_timestamp() - min(since)), 0) from xmin_holders`).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&all.OldestXmin)
+		return row.Scan(age)
 	})
 }
 

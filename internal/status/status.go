@@ -146,18 +146,26 @@ type DB interface {
 // outbox and the backlogs are. The parts are read one after the other, so that under load they may differ by what happened in between.
 // [ErrNoSchema] where the tables are missing.
 func Read(ctx context.Context, db DB) (Report, error) {
-	r := Report{Peers: []Peer{}, Verdicts: Verdicts{NotMet: map[outbox.Reason]int64{}}}
+	r := newReport()
 	var b pgx.Batch
-	r.queueClock(&b)
-	r.queuePeers(&b)
-	r.queueUndispatched(&b)
-	r.queueUndecided(&b)
-	r.queueVerdicts(&b)
+	r.queueReport(&b)
 	if err := send(ctx, db, &b); err != nil {
 		return Report{}, err
 	}
 	r.Summary = r.Sentence()
 	return r, nil
+}
+
+func newReport() Report {
+	return Report{Peers: []Peer{}, Verdicts: Verdicts{NotMet: map[outbox.Reason]int64{}}}
+}
+
+func (r *Report) queueReport(b *pgx.Batch) {
+	r.queueClock(b)
+	r.queuePeers(b)
+	r.queueUndispatched(b)
+	r.queueUndecided(b)
+	r.queueVerdicts(b)
 }
 
 // ReadPeers is the part of [Read] about the peers, by id.
@@ -197,11 +205,10 @@ func (r *Report) queueClock(b *pgx.Batch) {
 	})
 }
 
-// queuePeers reads the peers and, for each, its lagging lanes. What a lane lacks is the difference of two batches' positions.
-func (r *Report) queuePeers(b *pgx.Batch) {
-	b.Queue(`
+// lagsQuery begins a query with lags: how each lagging lane of each peer stands. What a lane lacks is the difference of two batches' positions.
+const lagsQuery = `
 		with lags as (
-			select l.peer, l.failures,
+			select l.peer, l.lane, l.failures,
 			       l.retry is null and coalesce(l.leased_until > clock_timestamp(), false) as in_flight,
 			       l.retry is not null and coalesce(l.leased_until > clock_timestamp(), false) as pushing,
 			       extract(epoch from l.not_before - clock_timestamp()) as wait,
@@ -218,7 +225,11 @@ func (r *Report) queuePeers(b *pgx.Batch) {
 				select b.first_entry, b.dispatched_at from batches b where b.lane = l.lane and b.number > l.cursor order by b.number limit 1
 			) next on true
 			left join outbox oldest on oldest.id = next.first_entry
-		)
+		)`
+
+// queuePeers reads the peers and, for each, its lagging lanes.
+func (r *Report) queuePeers(b *pgx.Batch) {
+	b.Queue(lagsQuery+`
 		select p.id, p.state,
 		       exists (select from river_queue q where q.name = $1 || p.id and q.paused_at is not null),
 		       coalesce(l.lanes, 0), coalesce(l.entries, 0), coalesce(l.age, 0), coalesce(s.failures, l.failures, 0),

@@ -14,10 +14,10 @@ import (
 	"quorumbox/jobs"
 )
 
-// What lasts longer than these is worth a word in the summary.
+// What lasts longer than these is worth a word in the summary: an entry that waits for its dispatch, a batch that waits for its verdict.
 const (
-	slowDispatch = 5 * time.Second
-	slowVerdict  = 15 * time.Second
+	SlowDispatch = 5 * time.Second
+	SlowVerdict  = 15 * time.Second
 )
 
 // named is how many lagging peers the summary names.
@@ -70,9 +70,9 @@ func (r Report) Sentence() string {
 		add("no worker is running, so %s: start `worker run`", waits(open))
 	case len(r.Peers) > 0 && !r.WorkerRuns:
 		add("no worker is running, so nothing is sent: start `worker run`")
-	case r.Undispatched.OldestAge.Duration() > slowDispatch:
+	case r.Undispatched.OldestAge.Duration() > SlowDispatch:
 		add("%s for dispatch, the oldest for %s", waits(r.Undispatched.Entries), short(r.Undispatched.OldestAge.Duration()))
-	case r.Undecided.OldestAge.Duration() > slowVerdict:
+	case r.Undecided.OldestAge.Duration() > SlowVerdict:
 		add("%s for a verdict, the oldest for %s", waits(r.Undecided.Entries), short(r.Undecided.OldestAge.Duration()))
 	case open > 0:
 		add("%s on the way", isAre(open, "entry", "entries"))
