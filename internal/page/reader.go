@@ -89,6 +89,8 @@ func (r *reader) read(ctx context.Context) *reading {
 		return answer(http.StatusServiceUnavailable, failure{"the database cannot be read: see the worker's log"})
 	}
 	r.recent.add(fleet.Decided, fleet.At, recentBatches)
+	fleet.Verdicts = r.recent.verdicts(fleet.At)
+	fleet.Summary = fleet.Sentence()
 	return answer(http.StatusOK, newView(fleet, r.recent.view(fleet.At), r.cfg.Client.ID()))
 }
 

@@ -19,7 +19,8 @@ const (
 	Minute = time.Minute
 
 	// recentBatches bounds how many batches of a lane one reading looks at: the first goes that far back, each later one to where the one before it was.
-	recentBatches = 500
+	// One that starts under much load shows less of the past, and the first reading of a fleet with a million entries is over in a fraction of a second.
+	recentBatches = 200
 )
 
 // recent is what was decided in the last minutes, from what readings saw. It is one process' memory, filled from the database: a page that nobody looked at before shows
@@ -36,6 +37,8 @@ type step struct {
 	notMet    map[outbox.Reason]int64
 	latencies latencies
 }
+
+func newStep() *step { return &step{notMet: map[outbox.Reason]int64{}, latencies: latencies{}} }
 
 // stepOf numbers the steps by the database's clock.
 func stepOf(at time.Time) int64 { return at.UnixNano() / int64(Step) }
@@ -67,7 +70,7 @@ func (r *recent) add(decided []status.Decision, now time.Time, limit int) {
 func (r *recent) step(n int64) *step {
 	s := r.steps[n]
 	if s == nil {
-		s = &step{notMet: map[outbox.Reason]int64{}, latencies: latencies{}}
+		s = newStep()
 		r.steps[n] = s
 	}
 	return s
@@ -108,33 +111,45 @@ func (r *recent) view(now time.Time) recentView {
 	return v
 }
 
-// minute adds up the last minute of whole steps.
-func (r *recent) minute(end int64) minuteView {
-	m := minuteView{NotMet: map[outbox.Reason]int64{}}
-	all := latencies{}
-	steps := int64(Minute / Step)
-	covered := int64(0)
-	for n := end - steps; n < end; n++ {
+// sum adds up the steps from one to before another, and says for how many of them all is known.
+func (r *recent) sum(from, end int64) (all *step, known int64) {
+	all = newStep()
+	for n := from; n < end; n++ {
 		if time.Unix(0, n*int64(Step)).Before(r.whole) {
 			continue
 		}
-		covered++
+		known++
 		if s := r.steps[n]; s != nil {
-			m.Met += s.met
+			all.met += s.met
 			for reason, k := range s.notMet {
-				m.NotMet[reason] += k
+				all.notMet[reason] += k
 			}
 			for bin, weight := range s.latencies {
-				all[bin] += weight
+				all.latencies[bin] += weight
 			}
 		}
 	}
-	m.Window = status.Seconds(float64(covered) * Step.Seconds())
-	if covered > 0 {
+	return all, known
+}
+
+// minute is about the last minute of steps that are over.
+func (r *recent) minute(end int64) minuteView {
+	all, known := r.sum(end-int64(Minute/Step), end)
+	m := minuteView{
+		Window: status.Seconds(float64(known) * Step.Seconds()), Met: all.met, NotMet: all.notMet,
+		P50: all.latencies.quantile(0.5), P99: all.latencies.quantile(0.99),
+	}
+	if known > 0 {
 		m.PerSecond = math.Round(float64(m.Met)/float64(m.Window)*10) / 10
 	}
-	m.P50, m.P99 = all.quantile(0.5), all.quantile(0.99)
 	return m
+}
+
+// verdicts are those of [status.VerdictWindow], up to now.
+func (r *recent) verdicts(now time.Time) status.Verdicts {
+	end := stepOf(now) + 1
+	all, known := r.sum(end-int64(status.VerdictWindow/Step), end)
+	return status.Verdicts{Window: status.Seconds(float64(known) * Step.Seconds()), Met: all.met, NotMet: all.notMet}
 }
 
 func total(counts map[outbox.Reason]int64) (n int64) {

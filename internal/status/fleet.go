@@ -9,7 +9,7 @@ import (
 	"quorumbox/internal/peer"
 )
 
-// Fleet is what the status page shows: a [Report], and what of it is worth a look.
+// Fleet is what the status page shows: a [Report] without the verdicts and the summary, which follow from what was decided, and what is worth a look.
 type Fleet struct {
 	Report
 
@@ -43,14 +43,18 @@ type RefusalGroup struct {
 	NextTry  Seconds // until the first of them is tried again, 0: due
 }
 
-// ReadFleet reads all of it in one round trip, as [Read] does. Each statement ends after timeout. What was decided is read from behind the marks, at most
-// limit batches a lane, the newest.
+// ReadFleet reads all of it in one round trip, as [Read] does. Each statement ends after timeout; what a connection waits for when it prepares them, the first time, ends
+// with ctx. What was decided is read from behind the marks, at most
+// limit batches a lane, the newest: a few index look-ups for each.
 func ReadFleet(ctx context.Context, db DB, timeout time.Duration, marks Marks, limit int) (Fleet, error) {
 	f := Fleet{Report: newReport()}
 	var b pgx.Batch
-	// Without a transaction block, the statements of one round trip are one transaction.
-	b.Queue(`select set_config('statement_timeout', $1::int::text, true)`, timeout.Milliseconds())
-	f.queueReport(&b)
+	// Without a transaction block, the statements of one round trip are one transaction. To compile such a statement takes longer than to run it.
+	b.Queue(`select set_config('statement_timeout', $1::int::text, true), set_config('jit', 'off', true)`, timeout.Milliseconds())
+	f.queueClock(&b)
+	f.queuePeers(&b)
+	f.queueUndispatched(&b)
+	f.queueUndecided(&b)
 	f.queueLanes(&b)
 	f.queueRefusals(&b)
 	f.queueWorkers(&b)
@@ -59,7 +63,6 @@ func ReadFleet(ctx context.Context, db DB, timeout time.Duration, marks Marks, l
 	if err := send(ctx, db, &b); err != nil {
 		return Fleet{}, err
 	}
-	f.Summary = f.Sentence()
 	return f, nil
 }
 

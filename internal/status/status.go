@@ -148,7 +148,11 @@ type DB interface {
 func Read(ctx context.Context, db DB) (Report, error) {
 	r := newReport()
 	var b pgx.Batch
-	r.queueReport(&b)
+	r.queueClock(&b)
+	r.queuePeers(&b)
+	r.queueUndispatched(&b)
+	r.queueUndecided(&b)
+	r.queueVerdicts(&b)
 	if err := send(ctx, db, &b); err != nil {
 		return Report{}, err
 	}
@@ -158,14 +162,6 @@ func Read(ctx context.Context, db DB) (Report, error) {
 
 func newReport() Report {
 	return Report{Peers: []Peer{}, Verdicts: Verdicts{NotMet: map[outbox.Reason]int64{}}}
-}
-
-func (r *Report) queueReport(b *pgx.Batch) {
-	r.queueClock(b)
-	r.queuePeers(b)
-	r.queueUndispatched(b)
-	r.queueUndecided(b)
-	r.queueVerdicts(b)
 }
 
 // ReadPeers is the part of [Read] about the peers, by id.

@@ -51,8 +51,7 @@ function show() {
   set($("main"), "data-loaded", "yes");
   set($("verdict"), "data-health", view.health);
   setText($("word"), WORDS[view.health] ?? view.health);
-  const summary = view.summary;
-  setText($("summary"), summary === "" ? "" : `${summary[0].toUpperCase()}${summary.slice(1)}.`);
+  setText($("summary"), view.summary);
   document.title = view.health === "ok" ? "quorumbox" : `${view.health === "fails" ? "✖" : "▲"} quorumbox`;
   keyed($("warnings"), view.warnings, (w) => w.code + w.text.replace(/\d+/g, ""), makeWarning, (e, w) => {
     set(e, "data-health", w.health);

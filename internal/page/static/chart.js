@@ -70,6 +70,7 @@ export function chart(kind, label) {
         }
       }
     } else {
+      if (kind === "band") parts.push(...between(series[0], series[1], n, y));
       for (const s of series) parts.push(...line(s, n, y, kind === "area"));
     }
     const unknown = series[0].values.findIndex((v) => v !== null);
@@ -81,6 +82,26 @@ export function chart(kind, label) {
     if (tipIsOf(figure)) show();
   }
   return { element: figure, update };
+}
+
+// between fills what is between two lines, where both are known.
+function between(upper, lower, n, y) {
+  const parts = [];
+  let run = [];
+  const flush = () => {
+    if (run.length > 1) {
+      const there = run.map((i) => `${(((i + 0.5) / n) * WIDTH).toFixed(1)},${y(upper.values[i]).toFixed(1)}`);
+      const back = run.toReversed().map((i) => `${(((i + 0.5) / n) * WIDTH).toFixed(1)},${y(lower.values[i]).toFixed(1)}`);
+      parts.push(svg("path", { class: "fill", d: `M${there.join(" L")} L${back.join(" L")} Z` }));
+    }
+    run = [];
+  };
+  for (let i = 0; i < n; i++) {
+    if (upper.values[i] === null || lower.values[i] === null) flush();
+    else run.push(i);
+  }
+  flush();
+  return parts;
 }
 
 // line draws the runs of known values; with the area under them if filled.

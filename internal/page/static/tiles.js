@@ -1,5 +1,5 @@
 // The last minutes: writes, latency, outcomes, and what waits.
-import { $, el, set, setText } from "./dom.js";
+import { $, el, keyed, set, setText } from "./dom.js";
 import { chart } from "./chart.js";
 import { compact, count, milliseconds, number, short, words } from "./format.js";
 
@@ -16,7 +16,7 @@ function tile(id, title, unit, graphic, fact = "") {
 function build() {
   return {
     rate: tile("tile-rate", "Replicated writes", "/s", chart("area", "Replicated writes a second")),
-    latency: tile("tile-latency", "Written to quorum", "p50", chart("lines", "Milliseconds from written to quorum")),
+    latency: tile("tile-latency", "Written to quorum", "p50", chart("band", "Milliseconds from written to quorum")),
     quorum: tile("tile-quorum", "Quorums", "met", chart("bars", "Entries by outcome")),
     waiting: tile("tile-waiting", "On the way", "entries", null),
   };
@@ -32,7 +32,7 @@ export function showTiles(view) {
 
   const perSecond = recent.met.map((n) => (n === null ? null : n / recent.step_seconds));
   setText(parts.rate.big, minute.met_per_second >= 100 ? number(Math.round(minute.met_per_second)) : String(minute.met_per_second));
-  setText(parts.rate.more, `last minute · ${count(minute.met, "entry", "entries")} with a quorum`);
+  setText(parts.rate.more, `${count(minute.met, "entry", "entries")} in the last minute`);
   parts.rate.graphic.update([{ values: perSecond, name: "met" }], {
     ...common, floor: 1, unknown: true,
     scale: (v) => `${compact(v)}/s`,
@@ -65,9 +65,11 @@ export function showTiles(view) {
 
   const { undispatched, undecided } = view;
   setText(parts.waiting.big, compact(undispatched.entries + undecided.entries));
-  const wait = (what, w) => `${what} ${number(w.entries)}${w.entries > 0 ? `, oldest ${short(w.oldest_age_seconds)}` : ""}`;
-  parts.waiting.more.replaceChildren(
-    el("span", {}, wait("not dispatched", undispatched)), el("span", {}, wait("without a verdict", undecided)),
-    el("span", {}, `oldest transaction ${view.oldest_xmin_seconds > 0 ? short(view.oldest_xmin_seconds) : "none"}`),
-  );
+  const wait = (w) => (w.entries === 0 ? "–" : `${compact(w.entries)} · ${short(w.oldest_age_seconds)}`);
+  const worst = Math.max(0, ...view.peers.filter((p) => p.state === "active").map((p) => p.oldest_age_seconds));
+  const rows = [
+    ["not dispatched", wait(undispatched)], ["without a verdict", wait(undecided)],
+    ["oldest at a peer", worst > 0 ? short(worst) : "–"], ["oldest transaction", view.oldest_xmin_seconds > 0 ? short(view.oldest_xmin_seconds) : "–"],
+  ];
+  keyed(parts.waiting.more, rows, (row) => row[0], (row) => el("span", { class: "row" }, el("span", {}, row[0]), el("b")), (e, row) => setText(e.lastElementChild, row[1]));
 }
