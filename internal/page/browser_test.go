@@ -208,3 +208,23 @@ func (b *tab) shot(name string) {
 		b.t.Error(err)
 	}
 }
+
+// requests is how often the page has asked how the fleet stands.
+func (b *tab) requests() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asked
+}
+
+// fits wants nothing to stick out of the window.
+func (b *tab) fits() {
+	b.t.Helper()
+	if over := eval[int](b, "document.documentElement.scrollWidth - window.innerWidth"); over > 0 {
+		b.t.Errorf("the page is %d pixels wider than the window", over)
+	}
+}
+
+// choose is somebody's choice in a select.
+func choose(id, value string) chromedp.Action[chromedp.Void] {
+	return chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`{ const s = document.getElementById(%q); s.value = %q; s.dispatchEvent(new Event("change")); }`, id, value))
+}

@@ -136,3 +136,47 @@ func ask(t *testing.T, method, url string, body any, change func(*http.Request))
 }
 
 func (r reply) String() string { return fmt.Sprintf("%d %.300s", r.status, r.body) }
+
+func addPeers1(t *testing.T, pool *pgxpool.Pool, id string) {
+	t.Helper()
+	exec(t, pool, `insert into peers (id) values ($1)`, id)
+}
+
+// works lets the workers have something: fan-outs, a catch-up with three lanes, a repair.
+func works(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	exec(t, pool, `update lagging set holder = 900, leased_until = now() + interval '1 hour' where peer = 'peer-02' and lane < 3`)
+	exec(t, pool, `
+		insert into river_job (kind, state, args, attempted_by, attempt, max_attempts, queue, attempted_at)
+		select 'fan_out', 'running', jsonb_build_object('fan_out', -i), array['worker-' || (1 + i % 2)], 1, 25, 'fan_out', now() from generate_series(1, 5) i
+		union all
+		select 'peer_retry', 'running', jsonb_build_object('peer', l.peer, 'lane', l.lane, 'retry', l.retry), '{worker-2}', 1, 25, 'peer_' || l.peer, now()
+		from lagging l where l.peer = 'peer-02' and l.lane = 0
+		union all
+		select 'repair', 'running', '{"peer": "peer-01", "lane": 4}', '{worker-1}', 1, 25, 'peer_peer-01', now()`)
+}
+
+// crowd is a large fleet in which everything that can happen has.
+func crowd(t *testing.T, pool *pgxpool.Pool, n int) {
+	t.Helper()
+	lead(t, pool)
+	addPeers(t, pool, n)
+	traffic(t, pool, 560, 8, "met", "")
+	traffic(t, pool, 50, 1, "not_met", "timeout")
+	for i, lanes := range []int{30, 4, 12, 32} {
+		kill(t, pool, fmt.Sprintf("peer-%02d", 3+5*i), lanes)
+	}
+	// One that has only just begun to lag, one that is far behind in few lanes.
+	exec(t, pool, `update lagging l set cursor = b.number - 2, pushed_to = b.number from (select lane, max(number) as number from batches group by lane) b
+		where l.peer = 'peer-13' and b.lane = l.lane`)
+	exec(t, pool, `update outbox set created_at = created_at - interval '5 hours' where id in (select first_entry from batches where number < 30 and lane in (2, 3))`)
+	exec(t, pool, `update lagging set cursor = 5, pushed_to = 5, holder = 1, leased_until = now() + interval '1 hour' where peer = 'peer-08'`)
+	exec(t, pool, `update peers set last_error_class = 'unauthorized' where id = 'peer-18'`)
+	exec(t, pool, `insert into snapshots (peer, reason, phase, settled, pushed, total, started_at) values ('peer-06', 'new', 'memories', true, 12300, 50000, now() - interval '72 seconds')`)
+	exec(t, pool, `insert into river_queue (name, created_at, updated_at, paused_at) values ('peer_peer-10', now(), now(), now())`)
+	exec(t, pool, `update peers set state = 'absent' where id = 'peer-11'`)
+	exec(t, pool, `insert into repairs (peer, subject, key, lane, method, reason) values ('peer-12', 'memory', 'm', 1, 'store', 'doubt')`)
+	exec(t, pool, `
+		insert into lagging (peer, lane, cursor, pushed_to, holder, leased_until)
+		select 'peer-01', l, 0, 0, 77, now() + interval '1 hour' from generate_series(4, 6) l`)
+}
