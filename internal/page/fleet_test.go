@@ -137,7 +137,7 @@ func ask(t *testing.T, method, url string, body any, change func(*http.Request))
 
 func (r reply) String() string { return fmt.Sprintf("%d %.300s", r.status, r.body) }
 
-func addPeers1(t *testing.T, pool *pgxpool.Pool, id string) {
+func addPeer(t *testing.T, pool *pgxpool.Pool, id string) {
 	t.Helper()
 	exec(t, pool, `insert into peers (id) values ($1)`, id)
 }
@@ -148,12 +148,12 @@ func works(t *testing.T, pool *pgxpool.Pool) {
 	exec(t, pool, `update lagging set holder = 900, leased_until = now() + interval '1 hour' where peer = 'peer-02' and lane < 3`)
 	exec(t, pool, `
 		insert into river_job (kind, state, args, attempted_by, attempt, max_attempts, queue, attempted_at)
-		select 'fan_out', 'running', jsonb_build_object('fan_out', -i), array['worker-' || (1 + i % 2)], 1, 25, 'fan_out', now() from generate_series(1, 5) i
+		select 'fan_out', 'running'::river_job_state, jsonb_build_object('fan_out', -i), array['worker-' || (1 + i % 2)], 1, 25, 'fan_out', now() from generate_series(1, 5) i
 		union all
-		select 'peer_retry', 'running', jsonb_build_object('peer', l.peer, 'lane', l.lane, 'retry', l.retry), '{worker-2}', 1, 25, 'peer_' || l.peer, now()
+		select 'peer_retry', 'running', jsonb_build_object('peer', l.peer, 'lane', l.lane, 'retry', l.retry), '{worker-2}'::text[], 1, 25, 'peer_' || l.peer, now()
 		from lagging l where l.peer = 'peer-02' and l.lane = 0
 		union all
-		select 'repair', 'running', '{"peer": "peer-01", "lane": 4}', '{worker-1}', 1, 25, 'peer_peer-01', now()`)
+		select 'repair', 'running', '{"peer": "peer-01", "lane": 4}'::jsonb, '{worker-1}'::text[], 1, 25, 'peer_peer-01', now()`)
 }
 
 // crowd is a large fleet in which everything that can happen has.

@@ -40,7 +40,7 @@ func TestLive(t *testing.T) {
 	b.shows("Somebody should look")
 	exec(t, pool, `delete from lagging`)
 	b.shows("3 of 3 in step")
-	addPeers1(t, pool, "peer-09")
+	addPeer(t, pool, "peer-09")
 	b.shows("peer-09")
 
 	away.Store(true)
@@ -77,7 +77,7 @@ func TestHidden(t *testing.T) {
 	if n := b.requests() - before; n > 0 {
 		t.Errorf("got %d requests while hidden, want none", n)
 	}
-	addPeers1(t, pool, "peer-09")
+	addPeer(t, pool, "peer-09")
 	b.run(chromedp.Evaluate[chromedp.Void](strings.Replace(hide, "%s", "false", 1)))
 	b.shows("peer-09")
 }

@@ -117,7 +117,7 @@ func TestAPIWithoutPeers(t *testing.T) {
 	if v.Peers == nil || len(v.Peers) != 0 || v.Workers == nil || len(v.Recent.Met) != page.Points || v.ServedBy != "worker-1" || v.Lanes != 32 {
 		t.Errorf("got %+v, want empty lists and a series of %d", v, page.Points)
 	}
-	if v.Health != "fails" || len(v.Warnings) != 1 || v.Warnings[0].Code != "no_worker" {
+	if v.Health != "warns" || len(v.Warnings) != 1 || v.Warnings[0].Code != "no_worker" {
 		t.Errorf("got %s, %+v, want no worker", v.Health, v.Warnings)
 	}
 }

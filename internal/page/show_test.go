@@ -17,8 +17,8 @@ func TestShow(t *testing.T) {
 		for _, w := range []window{wide(), phone()} {
 			b := open(t, browser, server.URL, w)
 			b.shows("No peers yet")
-			b.shows("No worker is running, so nothing is sent.")
-			b.shows("Replication is in trouble")
+			b.shows("No worker is running.")
+			b.shows("Somebody should look")
 			b.fits()
 			b.shot(fmt.Sprint(w.width))
 		}

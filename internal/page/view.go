@@ -176,7 +176,11 @@ func (v *view) warn(f status.Fleet) {
 		v.Warnings = append(v.Warnings, warning{code, h, fmt.Sprintf(format, args...)})
 		worse(h)
 	}
-	if !f.WorkerRuns {
+	switch {
+	case f.WorkerRuns:
+	case len(f.Peers) == 0: // a fleet that was never started
+		add(healthWarns, "no_worker", "No worker is running. Start `worker run`.")
+	default:
 		add(healthFails, "no_worker", "No worker is running, so nothing is sent. Start `worker run`.")
 	}
 	if f.FanOutPaused {

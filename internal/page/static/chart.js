@@ -56,7 +56,9 @@ export function chart(kind, label) {
       const values = series.map((s) => s.values[i] ?? 0);
       highest = Math.max(highest, kind === "bars" ? values.reduce((a, b) => a + b, 0) : Math.max(...values));
     }
-    const y = (v) => HEIGHT - (v / highest) * (HEIGHT - 4);
+    // Latencies differ by powers of ten: of those the height is the logarithm.
+    const share = kind === "band" ? (v) => Math.log(Math.max(1, v)) / Math.log(highest) : (v) => v / highest;
+    const y = (v) => HEIGHT - share(v) * (HEIGHT - 4);
     const parts = [];
     if (kind === "bars") {
       for (let i = 0; i < n; i++) {

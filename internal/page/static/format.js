@@ -21,7 +21,7 @@ export function milliseconds(ms) {
   if (ms === null || ms === undefined) return "–";
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
-  return `${(ms / 1000).toFixed(ms < 10000 ? 1 : 0)} s`;
+  return ms < 10000 ? `${(ms / 1000).toFixed(1)} s` : short(ms / 1000);
 }
 
 // compact writes a large number in few characters.

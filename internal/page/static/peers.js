@@ -78,7 +78,7 @@ function notesOf(p) {
   const error = p.last_error;
   if (p.state === "absent" || p.state === "lost") {
     const why = p.state === "lost" ? "not configured, and the log is not kept for it any more" : "not configured; what it misses is kept";
-    notes.push({ key: "away", kind: "hint", strong: why, text: `worker peers remove ${p.id} forgets it` });
+    notes.push({ key: "away", kind: "hint", strong: why, text: `\`worker peers remove ${p.id}\` forgets it` });
   }
   if (p.paused) {
     notes.push({ key: "paused", kind: "hint", strong: "paused by an operator", text: "it is pushed nothing and gives no acknowledgement" });
