@@ -13,7 +13,9 @@ import (
 func TestPageIsMounted(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, pgtest.New(t), "127.0.0.1:0")
-	cfg.Page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprintf(w, "page of %s %s", r.Method, r.URL.Path) })
+	cfg.Page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "page of %s %s", r.Method, r.URL.Path)
+	})
 	base := start(t, cfg)
 	for path, want := range map[string]string{
 		"/": "page of GET /", "/page/app.js": "page of GET /page/app.js", "/api/page": "page of GET /api/page",
