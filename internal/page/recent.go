@@ -78,11 +78,11 @@ func (r *recent) step(n int64) *step {
 
 // add counts the entries of a batch. Of how long they took only the oldest and the newest are known: each stands for half of them.
 func (s *step) add(d status.Decision) {
-	if d.Met {
-		s.met += d.Entries
-	} else {
+	if !d.Met { // how long that took is the deadline
 		s.notMet[d.Reason] += d.Entries
+		return
 	}
+	s.met += d.Entries
 	weight := float64(d.Entries) / 2
 	for _, took := range []*status.Seconds{d.Oldest, d.Newest} {
 		if took != nil {

@@ -98,7 +98,7 @@ type recentView struct {
 	End    time.Time      `json:"end"`
 	Met    []*int64       `json:"met"` // entries
 	NotMet []*int64       `json:"not_met"`
-	P50    []*float64     `json:"p50_ms"` // written to verdict
+	P50    []*float64     `json:"p50_ms"` // written to quorum
 	P99    []*float64     `json:"p99_ms"`
 	Minute minuteView     `json:"minute"`
 }
@@ -109,7 +109,7 @@ type minuteView struct {
 	Met       int64                   `json:"met"`
 	NotMet    map[outbox.Reason]int64 `json:"not_met"`
 	PerSecond float64                 `json:"met_per_second"`
-	P50       *float64                `json:"p50_ms"` // null: nothing was decided
+	P50       *float64                `json:"p50_ms"` // null: no quorum was met
 	P99       *float64                `json:"p99_ms"`
 }
 

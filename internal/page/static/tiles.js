@@ -45,7 +45,7 @@ export function showTiles(view) {
   parts.latency.graphic.update([{ values: recent.p99_ms, name: "p99" }, { values: recent.p50_ms, name: "p50" }], {
     ...common, floor: 10, unknown: false,
     scale: (v) => `${milliseconds(v)}, log`,
-    say: (i) => (recent.p50_ms[i] === null ? "nothing was decided" : `p50 ${milliseconds(recent.p50_ms[i])}, p99 ${milliseconds(recent.p99_ms[i])}`),
+    say: (i) => (recent.p50_ms[i] === null ? "no quorum was met" : `p50 ${milliseconds(recent.p50_ms[i])}, p99 ${milliseconds(recent.p99_ms[i])}`),
     words: `p50 ${milliseconds(minute.p50_ms)} and p99 ${milliseconds(minute.p99_ms)} in the last minute, ${minutes} minutes shown`,
   });
 
