@@ -64,7 +64,7 @@ func startBrowser(t *testing.T) context.Context {
 // tab is one window on the page. It notes what no page may do: errors on the console, and requests to another origin.
 type tab struct {
 	t    *testing.T
-	ctx  context.Context //nolint:containedctx // chromedp's handle of the window
+	ctx  context.Context
 	base string
 
 	mu       sync.Mutex
@@ -78,7 +78,7 @@ type window struct {
 	dark          bool
 }
 
-func open(t *testing.T, browser context.Context, base string, l window) *tab {
+func open(browser context.Context, t *testing.T, base string, l window) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
 	b := &tab{t: t, ctx: ctx, base: base, expected: func(string) bool { return false }}
@@ -204,7 +204,7 @@ func (b *tab) shot(name string) {
 	}
 	picture := get(b, chromedp.FullScreenshot(100))
 	file := filepath.Join(dir, strings.ReplaceAll(b.t.Name(), "/", "_")+"_"+name+".png")
-	if err := os.WriteFile(file, picture, 0o600); err != nil {
+	if err := os.WriteFile(file, picture, 0o600); err != nil { //nolint:gosec // whoever runs the test says where
 		b.t.Error(err)
 	}
 }

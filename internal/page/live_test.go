@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -29,7 +30,7 @@ func TestLive(t *testing.T) {
 		target.ServeHTTP(w, r)
 	}))
 	t.Cleanup(front.Close)
-	b := open(t, browser, front.URL, wide())
+	b := open(browser, t, front.URL, wide())
 	b.shows("3 of 3 in step")
 	b.shows("All is well")
 	b.run(chromedp.Evaluate[chromedp.Void](`window.loadedOnce = true`))
@@ -67,7 +68,7 @@ func TestHidden(t *testing.T) {
 	server, pool := serve(t)
 	lead(t, pool)
 	addPeers(t, pool, 1)
-	b := open(t, browser, server.URL, wide())
+	b := open(browser, t, server.URL, wide())
 	b.shows("1 of 1 in step")
 	const hide = `Object.defineProperty(document, "hidden", {configurable: true, get: () => %s}); document.dispatchEvent(new Event("visibilitychange"));`
 	b.run(chromedp.Evaluate[chromedp.Void](strings.Replace(hide, "%s", "true", 1)))
@@ -90,7 +91,7 @@ func TestByKeyboard(t *testing.T) {
 	addPeers(t, pool, 2)
 	traffic(t, pool, 120, 5, "met", "")
 	kill(t, pool, "peer-02", 10)
-	b := open(t, browser, server.URL, wide())
+	b := open(browser, t, server.URL, wide())
 	b.shows("1 of 2 in step")
 	strip := chromedp.CSS("#peers li:nth-child(2) .strip")
 	b.run(chromedp.Focus(strip), chromedp.KeyEvent(kb.Home))
@@ -119,10 +120,10 @@ func TestActions(t *testing.T) {
 	exec(t, pool, `insert into refusals (peer, entry, lane, class, next_at) values ('peer-03', 1, 3, 'skipped', now() + interval '1 hour')`)
 	exec(t, pool, `insert into river_queue (name, created_at, updated_at, paused_at) values ($1, now(), now(), now())`, jobs.FanOutQueue)
 	for _, w := range []window{wide(), phone()} {
-		b := open(t, browser, server.URL, w)
+		b := open(browser, t, server.URL, w)
 		b.shows("3 of 3 in step")
 		button := func(row int, n int) chromedp.CSS {
-			return chromedp.CSS("#peers > li:nth-child(" + string(rune('0'+row)) + ") .buttons button:nth-child(" + string(rune('0'+n)) + ")")
+			return chromedp.CSS(fmt.Sprintf("#peers > li:nth-child(%d) .buttons button:nth-child(%d)", row, n))
 		}
 
 		b.run(chromedp.Click(button(2, 1)))
@@ -174,7 +175,7 @@ func TestActions(t *testing.T) {
 		b.expected = func(text string) bool { return strings.Contains(text, "409") }
 		b.noProblems()
 	}
-	b := open(t, browser, server.URL, wide())
+	b := open(browser, t, server.URL, wide())
 	b.run(chromedp.Click(chromedp.CSS("#warnings button")), chromedp.Click(chromedp.CSS("#dialog-yes")))
 	b.shows("the queue fan_out is resumed")
 	b.until("no warning any more", `document.querySelectorAll("#warnings li").length === 0`)

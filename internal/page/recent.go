@@ -11,12 +11,14 @@ import (
 )
 
 const (
-	// Step is what one point of the time series stands for, and Points how many there are.
-	Step   = 5 * time.Second
+	// Step is what one point of the time series stands for.
+	Step = 5 * time.Second
+
+	// Points is how many points the time series has.
 	Points = 120
 
-	// Minute is what the numbers beside the time series are about.
-	Minute = time.Minute
+	// lately is what the numbers beside the time series are about.
+	lately = time.Minute
 
 	// recentBatches bounds how many batches of a lane one reading looks at: the first goes that far back, each later one to where the one before it was.
 	// One that starts under much load shows less of the past, and the first reading of a fleet with a million entries is over in a fraction of a second.
@@ -134,7 +136,7 @@ func (r *recent) sum(from, end int64) (all *step, known int64) {
 
 // minute is about the last minute of steps that are over.
 func (r *recent) minute(end int64) minuteView {
-	all, known := r.sum(end-int64(Minute/Step), end)
+	all, known := r.sum(end-int64(lately/Step), end)
 	m := minuteView{
 		Window: status.Seconds(float64(known) * Step.Seconds()), Met: all.met, NotMet: all.notMet,
 		P50: all.latencies.quantile(0.5), P99: all.latencies.quantile(0.99),

@@ -15,7 +15,7 @@ func TestShow(t *testing.T) {
 	t.Run("no peers", func(t *testing.T) {
 		server, _ := serve(t)
 		for _, w := range []window{wide(), phone()} {
-			b := open(t, browser, server.URL, w)
+			b := open(browser, t, server.URL, w)
 			b.shows("No peers yet")
 			b.shows("No worker is running.")
 			b.shows("Somebody should look")
@@ -34,7 +34,7 @@ func TestShow(t *testing.T) {
 			select 'peer-03', i, 3, 'skipped', now() - interval '3 hours', now() + interval '9 minutes' from generate_series(1, 4) i`)
 		works(t, pool)
 		for _, w := range []window{wide(), dark(), phone()} {
-			b := open(t, browser, server.URL, w)
+			b := open(browser, t, server.URL, w)
 			b.shows("refused connection")
 			b.shows("nothing listens at the peer's address: start the peer or correct its url")
 			b.shows("refuses 4 entries: skipped")
@@ -51,7 +51,7 @@ func TestShow(t *testing.T) {
 		server, pool := serve(t)
 		crowd(t, pool, 24)
 		for _, w := range []window{wide(), dark(), phone()} {
-			b := open(t, browser, server.URL, w)
+			b := open(browser, t, server.URL, w)
 			b.shows("peer-24")
 			b.shows("memories: 12,300 of about 50,000")
 			b.shows("paused by an operator")
@@ -64,7 +64,7 @@ func TestShow(t *testing.T) {
 	t.Run("64 peers", func(t *testing.T) {
 		server, pool := serve(t)
 		crowd(t, pool, 64)
-		b := open(t, browser, server.URL, wide())
+		b := open(browser, t, server.URL, wide())
 		b.until("a row for each peer", `document.querySelectorAll("#peers > li").length === 64 && document.querySelectorAll("#peers .cell").length === 64 * 32`)
 		b.run(choose("order", "worst"))
 		b.until("the worst first", `document.querySelector("#peers > li").dataset.condition === "lagging" && document.querySelector("#peers > li").dataset.key !== "peer-01"`)
