@@ -63,6 +63,7 @@ func serveUI(cmd *cobra.Command, listen string) error {
 	if pages.Client, err = river.NewClient(riverpgxv5.New(pages.Pool), &river.Config{Logger: logger}); err != nil {
 		return fmt.Errorf("make a River client: %w", err)
 	}
+	pages.Page = newStatusPage(pages.Pool, pages.Client, logger)
 	pages.Registry = prometheus.NewRegistry() // without what workers count, which would be 0 here
 	pages.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		backlog.New(backlog.FromPool(pages.Pool), logger))
