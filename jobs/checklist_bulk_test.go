@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -54,7 +55,7 @@ func TestBulkIsOnePushForEachPeer(t *testing.T) {
 	t.Parallel()
 	const held = "v1=bGVhZg==" // peers that know no root do without it
 	m := startMesh(t, setting{peer: func(c *peer.Config) {
-		c.Credential = func() (string, string) { return held, "" }
+		c.Credential = func(ed25519.PublicKey) (string, string) { return held, "" }
 	}})
 	if v := m.await(m.storeMany(bulkRows())...); v.Met != bulk || !v.IsMet() {
 		t.Errorf("got %+v, want %d met", v, bulk)

@@ -6,9 +6,12 @@ import (
 	"io"
 	"net/url"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
 	"quorumbox/internal/config"
+	"quorumbox/internal/peer"
+	"quorumbox/internal/secret"
 )
 
 func newConfigCommand() *cobra.Command {
@@ -30,7 +33,7 @@ func newConfigCheckCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd)
 			if err != nil {
-				return err
+				return errors.Join(err, checkFiles(cfg))
 			}
 			return checkConfig(cmd.OutOrStdout(), cfg)
 		},
@@ -40,7 +43,7 @@ func newConfigCheckCommand() *cobra.Command {
 // checkConfig reads everything that a worker reads at its start and writes what an operator should know to out.
 func checkConfig(out io.Writer, cfg config.Config) error {
 	var warnings []error
-	conn, urlErr := cfg.Database.ConnString()
+	conn, urlErr := checkDatabaseURL(cfg.Database)
 	clients, peersErr := newPeers(cfg, func(warning error) { warnings = append(warnings, warning) }, nil)
 	for _, c := range clients {
 		c.CloseIdle()
@@ -66,6 +69,31 @@ func checkConfig(out io.Writer, cfg config.Config) error {
 	}
 	_, err := fmt.Fprintln(out, text)
 	return err
+}
+
+// checkFiles reads the files that settings name which are wrong themselves, so that what is wrong with the files is told in one go. It is nil where
+// the settings could not be read at all.
+func checkFiles(cfg config.Config) error {
+	_, urlErr := checkDatabaseURL(cfg.Database)
+	var common peer.Config
+	problems := []error{urlErr, followSigner(&common, cfg, func(error) {})}
+	for _, p := range cfg.Peers {
+		_, err := newPeerConfig(common, cfg, p, func(error) {})
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+// checkDatabaseURL returns the connection string, which is empty if there is none, if it is one. Errors do not show it.
+func checkDatabaseURL(database config.Database) (secret.Secret, error) {
+	conn, err := database.ConnString()
+	if err != nil || conn.IsZero() {
+		return conn, err
+	}
+	if _, err := pgxpool.ParseConfig(conn.Reveal()); err != nil {
+		return conn, fmt.Errorf("parse the database URL: %w", err)
+	}
+	return conn, nil
 }
 
 // refusedPeers returns an error for each peer that the outbound rules refuse. Such a peer is no mistake of the settings: it is

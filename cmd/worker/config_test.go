@@ -49,6 +49,43 @@ peers:
 	}
 }
 
+// Whatever is wrong is told at once: unknown keys and variables with a hint, values, rules between them, and files that are missing, open to others, or hold
+// something else.
+func TestConfigCheckTellsEverythingAtOnce(t *testing.T) { //nolint:paralleltest // it sets the environment
+	t.Setenv("QUORUMBOX_RETRY__WORKER", "4")
+	dir := t.TempDir()
+	for name, content := range map[string]string{"short": "s3cr3t", "open": "s3cr3t", "url": "postgres://u:s3cr3t@host:port/db", "pem": "hello"} {
+		writeFile(t, filepath.Join(dir, name), []byte(content))
+	}
+	if err := os.Chmod(filepath.Join(dir, "open"), 0o644); err != nil { //nolint:gosec // G302: the case itself
+		t.Fatal(err)
+	}
+	o := runWorker(t, "", strings.ReplaceAll(`
+sender_id: host:test
+colour: red
+quorum: {writes: 9, ack_time: 2s}
+retry: {initial: 1m, max: 1s}
+jobs: {timeout: 1s}
+database: {url_file: DIR/url}
+signing_key_file: DIR/short
+api_key_file: DIR/none
+peers:
+  - {id: a, url: "https://a.example", ca_file: DIR/pem, colour: red}
+  - {id: a, url: "https://b.example", api_key_file: DIR/open, client_cert_file: DIR/pem}
+`, "DIR", dir), "", "config", "check")
+	for _, want := range []string{
+		"colour", "ack_time", `did you mean`, "QUORUMBOX_RETRY__WORKER", "quorum.writes is 9", "retry.max is 1s", "quorum.ack_timeout is 2s: want less than jobs.timeout",
+		"peers[1].id is", "peers[1] has one of client_cert_file and client_key_file",
+		"parse the database URL", "has 6 bytes: it must hold the raw seed", "peer a: api_key_file: look at secret file", "has mode 0644", "holds no certificate in PEM",
+	} {
+		o.want(t, exitFailed, "", want)
+	}
+	if strings.Contains(o.stderr, "s3cr3t") {
+		t.Errorf("the errors show a secret: %s", o.stderr)
+	}
+	t.Log(o.stderr)
+}
+
 // What keeps no worker from starting is a warning: peers that the outbound rules refuse, a credential that cannot be used.
 func TestConfigCheckWarns(t *testing.T) {
 	t.Parallel()

@@ -44,12 +44,13 @@ database. On SIGINT or SIGTERM a worker takes no more jobs, lets those that run 
 			if err := migrations.Check(ctx, url); err != nil {
 				return err
 			}
-			pool, err := openPool(ctx, url, cfg.Database.MaxConns, "quorumbox worker")
+			logger := newLogger(cfg.Log, cmd.ErrOrStderr())
+			pool, err := openFollowingPool(ctx, cfg.Database, "quorumbox worker", warnings(logger))
 			if err != nil {
 				return err
 			}
 			defer pool.Close()
-			w, err := newWorker(pool, cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
+			w, err := newWorker(pool, cfg, logger)
 			if err != nil {
 				return err
 			}

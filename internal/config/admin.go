@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"quorumbox/internal/follow"
 )
 
 // Admin is the operator's listener: health, status, metrics and job pages.
@@ -37,17 +39,17 @@ func (a Admin) HasLogin() bool { return a.TokenFile != "" || a.Username != "" }
 
 // ServerCertificate is the certificate that the admin listener shows, following its files. Make one with [Admin.NewServerCertificate]. It is safe for
 // concurrent use and starts no goroutine.
-type ServerCertificate struct{ files *ClientCertificate }
+type ServerCertificate struct{ files *follow.Files[*tls.Certificate] }
 
 // NewServerCertificate returns the certificate in TLSCertFile and TLSKeyFile, nil if none are set; rules and warn are those of
 // [Peer.NewClientCertificate].
 func (a Admin) NewServerCertificate(warn func(error)) (*ServerCertificate, error) {
-	if a.TLSCertFile == "" {
+	if a.TLSCertFile == "" || a.TLSKeyFile == "" { // one alone is refused by Validate
 		return nil, nil //nolint:nilnil // none is no error
 	}
-	files, err := newCertificate(certificateFiles{
+	files, err := certificateFiles{
 		what: "certificate of the admin listener", certKey: "admin.tls_cert_file", keyKey: "admin.tls_key_file", cert: a.TLSCertFile, key: a.TLSKeyFile,
-	}, warn)
+	}.follow(warn)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +58,7 @@ func (a Admin) NewServerCertificate(warn func(error)) (*ServerCertificate, error
 
 // Get returns the certificate as [tls.Config.GetCertificate] wants it. It looks at the files as [ClientCertificate.Get] does, and never returns an error.
 func (c *ServerCertificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return c.files.Get(nil)
+	return c.files.Get(), nil
 }
 
 // checkAdmin judges the listener, and that what other machines can reach asks for a login.

@@ -8,8 +8,8 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync/atomic"
 
+	"quorumbox/internal/follow"
 	"quorumbox/internal/secret"
 )
 
@@ -54,6 +54,17 @@ func (p Peer) RootCAs() (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// NewRootCAs returns the authorities in CAFile, following the file; nil if none is set. warn is told, once for each change, when a file that
+// changed cannot be used, and the last ones hold on; it must be safe for concurrent use.
+func (p Peer) NewRootCAs(warn func(error)) (*follow.Files[*x509.CertPool], error) {
+	if p.CAFile == "" {
+		return nil, nil //nolint:nilnil // none is no error
+	}
+	return follow.New(p.RootCAs, func(err error) {
+		warn(fmt.Errorf("the changed authorities cannot be used, going on with the last ones: %w", err))
+	}, p.CAFile)
+}
+
 // readPEM returns what is in a file that is no secret. Its errors name the file.
 func readPEM(path string) ([]byte, error) {
 	f, err := os.Open(path) //nolint:gosec // G304: the operator names the file
@@ -74,9 +85,30 @@ func readPEM(path string) ([]byte, error) {
 // ClientCertificate is the certificate that a peer is shown, following its files. Make one with [Peer.NewClientCertificate]. It is
 // safe for concurrent use and starts no goroutine.
 type ClientCertificate struct {
-	files   certificateFiles
-	warn    func(error)
-	current atomic.Pointer[loadedCertificate]
+	files *follow.Files[*tls.Certificate]
+}
+
+// NewClientCertificate returns the certificate in ClientCertFile and ClientKeyFile, nil if none are set. The key must be in a file
+// that [secret.ReadRaw] takes. warn is told, once for each change, when files that changed cannot be used; it must be safe for
+// concurrent use.
+func (p Peer) NewClientCertificate(warn func(error)) (*ClientCertificate, error) {
+	if p.ClientCertFile == "" || p.ClientKeyFile == "" { // one alone is refused by Validate
+		return nil, nil //nolint:nilnil // none is no error
+	}
+	files, err := certificateFiles{
+		what: "client certificate", certKey: "client_cert_file", keyKey: "client_key_file", cert: p.ClientCertFile, key: p.ClientKeyFile,
+	}.follow(warn)
+	if err != nil {
+		return nil, err
+	}
+	return &ClientCertificate{files}, nil
+}
+
+// Get returns the certificate as [tls.Config.GetClientCertificate] wants it. It looks at the files and reads them if they changed
+// since the last call. While they cannot be used (a new certificate is there and its key not yet), it goes on with the last
+// ones that could. It never returns an error.
+func (c *ClientCertificate) Get(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return c.files.Get(), nil
 }
 
 // certificateFiles are a certificate and its private key, with the settings that name them.
@@ -86,58 +118,15 @@ type certificateFiles struct {
 	cert, key       string // their values
 }
 
-// loadedCertificate never changes.
-type loadedCertificate struct {
-	cert *tls.Certificate
-	seen [2]os.FileInfo // the files when they were tried last, whether or not cert is from them
-}
-
-// NewClientCertificate returns the certificate in ClientCertFile and ClientKeyFile, nil if none are set. The key must be in a file
-// that [secret.ReadRaw] takes. warn is told, once for each change, when files that changed cannot be used; it must be safe for
-// concurrent use.
-func (p Peer) NewClientCertificate(warn func(error)) (*ClientCertificate, error) {
-	if p.ClientCertFile == "" {
-		return nil, nil //nolint:nilnil // none is no error
-	}
-	return newCertificate(certificateFiles{
-		what: "client certificate", certKey: "client_cert_file", keyKey: "client_key_file", cert: p.ClientCertFile, key: p.ClientKeyFile,
-	}, warn)
-}
-
-func newCertificate(files certificateFiles, warn func(error)) (*ClientCertificate, error) {
-	c := &ClientCertificate{files: files, warn: warn}
-	seen := c.look()
-	cert, err := c.load()
-	if err != nil {
-		return nil, err
-	}
-	c.current.Store(&loadedCertificate{cert: cert, seen: seen})
-	return c, nil
-}
-
-// Get returns the certificate as [tls.Config.GetClientCertificate] wants it. It looks at the files and reads them if they changed
-// since the last call. While they cannot be used (a new certificate is there and its key not yet), it goes on with the last
-// ones that could. It never returns an error.
-func (c *ClientCertificate) Get(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	last, seen := c.current.Load(), c.look()
-	if unchanged(seen[0], last.seen[0]) && unchanged(seen[1], last.seen[1]) {
-		return last.cert, nil
-	}
-	next := &loadedCertificate{cert: last.cert, seen: seen}
-	cert, err := c.load()
-	if err == nil {
-		next.cert = cert
-	}
-	// Another handshake may have been quicker; then it has told what there is to tell.
-	if c.current.CompareAndSwap(last, next) && err != nil {
-		c.warn(fmt.Errorf("the changed %s cannot be used, going on with the last one: %w", c.files.what, err))
-	}
-	return next.cert, nil
+// follow reads the files, and again when they change.
+func (f certificateFiles) follow(warn func(error)) (*follow.Files[*tls.Certificate], error) {
+	return follow.New(f.load, func(err error) {
+		warn(fmt.Errorf("the changed %s cannot be used, going on with the last one: %w", f.what, err))
+	}, f.cert, f.key)
 }
 
 // load reads the files.
-func (c *ClientCertificate) load() (*tls.Certificate, error) {
-	f := c.files
+func (f certificateFiles) load() (*tls.Certificate, error) {
 	certPEM, err := readPEM(f.cert)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.certKey, err)
@@ -151,24 +140,4 @@ func (c *ClientCertificate) load() (*tls.Certificate, error) {
 		return nil, fmt.Errorf("%s %s and %s %s: %w", f.certKey, f.cert, f.keyKey, f.key, err)
 	}
 	return &cert, nil
-}
-
-// look returns how the files are now, nil for one that is not there. It comes before reading, so that a change in between is seen
-// the next time.
-func (c *ClientCertificate) look() [2]os.FileInfo {
-	var seen [2]os.FileInfo
-	for i, path := range []string{c.files.cert, c.files.key} {
-		if info, err := os.Stat(path); err == nil {
-			seen[i] = info
-		}
-	}
-	return seen
-}
-
-// unchanged reports whether a file is what it was: the same, neither written nor given other permissions since.
-func unchanged(a, b os.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }

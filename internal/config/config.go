@@ -25,14 +25,14 @@ type Config struct {
 	// SenderID is the agent id that peers see as the sender. Grammar and reserved names: wire protocol, "Agent id".
 	SenderID string `koanf:"sender_id" default:"host:<hostname>" doc:"the agent id that peers see as the sender: 1 to 128 of A-Z a-z 0-9 _ - : @ . /, and none of the names that ai-memory reserves; the environment variable AI_MEMORY_FED_IDENTITY is another name for it"`
 	// SigningKeyFile is the path of a raw 32-byte Ed25519 seed with mode 0600. Empty: pushes are not signed.
-	SigningKeyFile string `koanf:"signing_key_file" doc:"file with the raw 32-byte Ed25519 seed that signs pushes, mode 0600; empty: not signed"`
+	SigningKeyFile string `koanf:"signing_key_file" doc:"file with the raw 32-byte Ed25519 seed that signs pushes, mode 0600; read again when it changes; empty: not signed"`
 	// CredentialFile is the path of the credential that vouches for the signing key; its text is the whole header. Not a
 	// secret. Empty: none.
 	CredentialFile string `koanf:"credential_file" doc:"file with the credential for the signing key, the whole text of x-memory-cred; the environment variable AI_MEMORY_FED_CRED_PATH is another name for it; empty: none"`
 	// CredentialChainFile is the path of the credential's intermediates. Empty: none; set only beside CredentialFile.
 	CredentialChainFile string `koanf:"credential_chain_file" doc:"file with the credential's intermediates, the whole text of x-memory-cred-chain; the environment variable AI_MEMORY_FED_CRED_CHAIN_PATH is another name for it; empty: none"`
 	// APIKeyFile is the path of the api key that is sent to every peer that has none of its own. Empty: no key.
-	APIKeyFile string `koanf:"api_key_file" doc:"file with the api key for every peer that has none of its own, mode 0600; empty: none"`
+	APIKeyFile string `koanf:"api_key_file" doc:"file with the api key for every peer that has none of its own, mode 0600; read again when it changes; empty: none"`
 	// Quorum says when a write is held by enough members.
 	Quorum Quorum `koanf:"quorum"`
 	// Peers are who gets the entries. 0 to [MaxPeers].
@@ -64,7 +64,7 @@ type Database struct {
 	// URL is a postgres:// URL or a keyword=value string. Empty, with URLFile empty too: none.
 	URL secret.Secret `koanf:"url" doc:"Postgres connection URL; the environment variable DATABASE_URL is another name for it; required, here or as url_file"`
 	// URLFile is the path of a file that holds the URL, with mode 0600.
-	URLFile string `koanf:"url_file" doc:"file with the connection URL, mode 0600, in place of url"`
+	URLFile string `koanf:"url_file" doc:"file with the connection URL, mode 0600, in place of url; read again for new connections when it changes"`
 	// MaxConns is the size of the pool. 4 to 500.
 	MaxConns int `koanf:"max_conns" doc:"most connections of one worker, 4 to 500"`
 }
@@ -90,7 +90,7 @@ type Peer struct {
 	// URL is the base URL, http or https. Unique without regard to case and a trailing "/".
 	URL string `koanf:"url" default:"required" doc:"base URL, http or https, without user, query and fragment"`
 	// APIKeyFile is the path of this peer's api key. Empty: the common one.
-	APIKeyFile string `koanf:"api_key_file" doc:"file with this peer's api key, mode 0600; empty: the common api_key_file"`
+	APIKeyFile string `koanf:"api_key_file" doc:"file with this peer's api key, mode 0600; read again when it changes; empty: the common api_key_file"`
 	// Allow are the networks that the peer's name may resolve to beside public addresses.
 	Allow []netip.Prefix `koanf:"allow" doc:"networks that the peer's addresses may lie in, such as 10.0.0.0/8; empty: public addresses only"`
 	// Connections is the size of the peer's connection pool. 1 to 256.
@@ -104,7 +104,7 @@ type Peer struct {
 	ClientKeyFile string `koanf:"client_key_file" doc:"PEM file with the private key of client_cert_file, mode 0600; read again when it changes"`
 	// CAFile is the path of the authorities, in PEM, that alone may vouch for the peer's certificate. Empty: those of the
 	// system. Set only for https.
-	CAFile string `koanf:"ca_file" doc:"PEM file with the authorities that may vouch for the peer's certificate, in place of the system's; empty: the system's"`
+	CAFile string `koanf:"ca_file" doc:"PEM file with the authorities that may vouch for the peer's certificate, in place of the system's; read again when it changes; empty: the system's"`
 }
 
 // FanOut bounds the pushes to all peers at once.

@@ -33,7 +33,8 @@ const (
 // database.url; and a connection URL in the environment replaces either form of it in the file.
 //
 // The error names everything that is wrong at once ([errors.Join]), each with its key, the rule and what to do. No
-// secret is part of it.
+// secret is part of it. Beside an error stand the settings as far as they could be read, which are good for nothing but to look
+// for what else is wrong.
 func Load(path string, environ []string) (Config, error) {
 	var p problems
 	file := koanf.New(".")
@@ -65,7 +66,7 @@ func Load(path string, environ []string) (Config, error) {
 	p.decode(&cfg, file.Raw(), names.set)
 	p.add(cfg.Validate())
 	if err := errors.Join(p.errs...); err != nil {
-		return Config{}, fmt.Errorf("config: %w", err)
+		return cfg, fmt.Errorf("config: %w", err)
 	}
 	return cfg, nil
 }

@@ -21,7 +21,6 @@ import (
 type Holder struct {
 	leaf, chain source
 	senderID    string
-	signingKey  ed25519.PublicKey
 	reported    atomic.Pointer[string] // the warning that was given last; nil for none
 }
 
@@ -31,26 +30,23 @@ func NewHolder(credFile, chainFile string) *Holder {
 	return &Holder{leaf: source{path: credFile}, chain: source{path: chainFile}}
 }
 
-// Expect makes the holder keep back a credential of another agent id, or of another key than the one that signs the pushes:
-// peers that verify it would refuse the push, although they may have enrolled the sender's own key. An empty id and a nil key
-// expect nothing. Call it before the first [Holder.Headers].
-func (h *Holder) Expect(senderID string, signingKey ed25519.PublicKey) {
-	h.senderID, h.signingKey = senderID, signingKey
-}
+// Expect makes the holder keep back a credential of another agent id: peers that verify it would refuse the push, although they may have
+// enrolled the sender's own key. An empty id expects nothing. Call it before the first [Holder.Headers].
+func (h *Holder) Expect(senderID string) { h.senderID = senderID }
 
-// Headers returns the values of x-memory-cred and x-memory-cred-chain, "" for a header that is to be left out. A chain is
-// returned with a credential only.
+// Headers returns the values of x-memory-cred and x-memory-cred-chain of a push that signer signs, "" for a header that is to be left out. A chain is
+// returned with a credential only, and no credential of another key than signer; nil takes any.
 //
 // A file that is missing, that group or others may write to, or that holds no credential leaves its header out; peers fall back
 // to the key that they have enrolled. A credential outside of its window, or one that does not come from the chain, is sent all
 // the same, because the peer decides. Both are warnings: warn is not nil once when such a thing begins or changes, and nil while
 // it lasts. It costs a look at each file.
-func (h *Holder) Headers() (cred, chain string, warn error) {
-	cred, chain, warn = h.headers(time.Now())
+func (h *Holder) Headers(signer ed25519.PublicKey) (cred, chain string, warn error) {
+	cred, chain, warn = h.headers(signer, time.Now())
 	return cred, chain, h.once(warn)
 }
 
-func (h *Holder) headers(now time.Time) (cred, chain string, warn error) {
+func (h *Holder) headers(signer ed25519.PublicKey, now time.Time) (cred, chain string, warn error) {
 	if h.leaf.path == "" {
 		if h.chain.path != "" {
 			return "", "", errors.New("a chain is set and no credential: the chain is not sent")
@@ -61,7 +57,7 @@ func (h *Holder) headers(now time.Time) (cred, chain string, warn error) {
 	if err := leaf.err; err != nil {
 		return "", "", fmt.Errorf("credential %s is left out: %w", h.leaf.path, err)
 	}
-	if err := h.unexpected(leaf.leaf.claims); err != nil {
+	if err := h.unexpected(signer, leaf.leaf.claims); err != nil {
 		return "", "", fmt.Errorf("credential %s is left out: %w", h.leaf.path, err)
 	}
 	warn = h.sentAsItIs(h.leaf.path, leaf.leaf.CheckWindow(now))
@@ -78,12 +74,12 @@ func (h *Holder) headers(now time.Time) (cred, chain string, warn error) {
 	return leaf.header, above.header, errors.Join(warn, h.sentAsItIs(h.chain.path, above.chain.CheckLinks(leaf.leaf)))
 }
 
-// unexpected compares a credential with what [Holder.Expect] has said.
-func (h *Holder) unexpected(claims Claims) error {
+// unexpected compares a credential with the sender and the key of a push.
+func (h *Holder) unexpected(signer ed25519.PublicKey, claims Claims) error {
 	switch {
 	case h.senderID != "" && claims.SubjectAgentID != h.senderID:
 		return fmt.Errorf("it is for %q and the sender is %q", claims.SubjectAgentID, h.senderID)
-	case h.signingKey != nil && !h.signingKey.Equal(claims.SubjectKey):
+	case signer != nil && !signer.Equal(claims.SubjectKey):
 		return errors.New("it is for another key than the one that signs the pushes")
 	default:
 		return nil

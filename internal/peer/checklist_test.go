@@ -2,6 +2,7 @@ package peer_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/json"
 	"io"
@@ -107,7 +108,7 @@ func TestPeerThatKnowsNoneOfTheHeaders(t *testing.T) {
 	})
 	client := newClient(t, rec.URL, signed, func(cfg *peer.Config) {
 		cfg.APIKey = secret.New(canary)
-		cfg.Credential = func() (string, string) { return "v1=bGVhZg==", "v1=Y2hhaW4=" }
+		cfg.Credential = func(ed25519.PublicKey) (string, string) { return "v1=bGVhZg==", "v1=Y2hhaW4=" }
 	})
 	content := peer.Message{Memories: []json.RawMessage{[]byte(`{"id":"m-1"}`)}}.Encode(senderID)
 	request := peer.Request{Body: content, IdempotencyKey: "m-1", ExpectIDs: []string{"m-1"}}

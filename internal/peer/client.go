@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"quorumbox/internal/secret"
 )
 
 const (
@@ -42,8 +44,9 @@ type Client struct {
 	base       string // without a trailing slash
 	endpoint   *url.URL
 	host       string
-	key        ed25519.PrivateKey
-	credential func() (cred, chain string)
+	key        func() ed25519.PrivateKey
+	apiKey     func() secret.Secret
+	credential func(signer ed25519.PublicKey) (cred, chain string)
 	gate       func(scheme, host string) error
 	observe    func(Attempt)
 	lenient    LenientAcks
@@ -74,15 +77,13 @@ func New(cfg Config) (*Client, error) {
 		"User-Agent":   {"quorumbox"},
 		"X-Peer-Id":    {cfg.SenderID},
 	}
-	if !cfg.APIKey.IsZero() {
-		headers["X-Api-Key"] = []string{cfg.APIKey.Reveal()}
-	}
 	return &Client{
 		id:         cfg.ID,
 		base:       base.String(),
 		endpoint:   endpoint,
 		host:       base.Hostname(),
-		key:        cfg.SigningKey,
+		key:        cfg.GetSigningKey,
+		apiKey:     cfg.GetAPIKey,
 		credential: cfg.Credential,
 		gate:       cfg.Gate,
 		observe:    cfg.Observe,
@@ -102,15 +103,9 @@ func newTransport(cfg Config) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:       nil,
-		DialContext: dialer.DialContext,
-		TLSClientConfig: &tls.Config{
-			MinVersion:           tls.VersionTLS13,
-			NextProtos:           []string{"http/1.1"},
-			RootCAs:              cfg.RootCAs,
-			GetClientCertificate: cfg.ClientCertificate,
-		},
-		TLSHandshakeTimeout:    cfg.ConnectTimeout,
+		Proxy:                  nil,
+		DialContext:            dialer.DialContext,
+		DialTLSContext:         dialTLS(dialer, cfg),
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    cfg.MaxConns,
 		MaxConnsPerHost:        cfg.MaxConns,
@@ -118,6 +113,42 @@ func newTransport(cfg Config) *http.Transport {
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		WriteBufferSize:        writeBufferBytes,
 		Protocols:              &protocols,
+	}
+}
+
+// errHandshakeTimeout is the cause of a TLS handshake that took longer than the connect timeout.
+var errHandshakeTimeout = fmt.Errorf("no TLS handshake within the connect timeout: %w", context.DeadlineExceeded)
+
+// dialTLS returns how to connect to a peer behind TLS. The transport's own way would keep the authorities of its first handshake for ever.
+func dialTLS(dialer *net.Dialer, cfg Config) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeoutCause(ctx, cfg.ConnectTimeout, errHandshakeTimeout)
+		defer cancel()
+		secured := tls.Client(conn, cfg.tlsConfig(host))
+		if err := secured.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return secured, nil
+	}
+}
+
+// tlsConfig is that of one handshake.
+func (cfg Config) tlsConfig(host string) *tls.Config {
+	return &tls.Config{
+		MinVersion:           tls.VersionTLS13,
+		NextProtos:           []string{"http/1.1"},
+		ServerName:           host,
+		RootCAs:              cfg.GetRootCAs(),
+		GetClientCertificate: cfg.ClientCertificate,
 	}
 }
 
@@ -254,33 +285,43 @@ const gatePrefix = "governance refused outbound to "
 
 // header returns the headers of one attempt. Each call makes a new nonce.
 func (c *Client) header(req Request) http.Header {
-	header := make(http.Header, len(c.headers)+6)
+	header := make(http.Header, len(c.headers)+7)
 	maps.Copy(header, c.headers)
+	c.addAPIKey(header)
 	if req.IdempotencyKey != "" {
 		header["Idempotency-Key"] = []string{req.IdempotencyKey}
 	}
 	if req.Catchup == CatchupBulk {
 		header["X-Catchup"] = []string{"bulk"}
 	}
-	if len(c.key) != 0 {
+	var signer ed25519.PublicKey
+	if key := c.key(); len(key) != 0 {
+		signer, _ = key.Public().(ed25519.PublicKey)
 		nonce := uuid.NewString()
 		buf := c.buffers.Get().(*[]byte)
 		var signature string
-		signature, *buf = sign(c.key, req.Body, nonce, *buf)
+		signature, *buf = sign(key, req.Body, nonce, *buf)
 		c.buffers.Put(buf)
 		header["X-Memory-Nonce"] = []string{nonce}
 		header["X-Memory-Sig"] = []string{signature}
 	}
 	if c.credential != nil {
-		addCredential(header, c.credential)
+		addCredential(header, signer, c.credential)
 	}
 	return header
 }
 
+// addAPIKey adds the api key of this moment, if there is one.
+func (c *Client) addAPIKey(header http.Header) {
+	if key := c.apiKey(); !key.IsZero() {
+		header["X-Api-Key"] = []string{key.Reveal()}
+	}
+}
+
 // addCredential adds what credential returns, as far as a header can carry it. There is no chain without its leaf.
-func addCredential(header http.Header, credential func() (cred, chain string)) {
+func addCredential(header http.Header, signer ed25519.PublicKey, credential func(ed25519.PublicKey) (cred, chain string)) {
 	fits := func(value string) bool { return value != "" && len(value) <= maxKeyBytes && headerValue(value) }
-	cred, chain := credential()
+	cred, chain := credential(signer)
 	if !fits(cred) {
 		return
 	}

@@ -36,15 +36,22 @@ type Config struct {
 	SenderID string
 	// SigningKey signs each request. Nil sends neither signature nor nonce.
 	SigningKey ed25519.PrivateKey `json:"-"`
+	// GetSigningKey, if set, takes the place of SigningKey and is called once for each attempt, so that a key that was rotated is used at
+	// the very next one. An attempt is signed by one key, whose credential goes with it. It must always return a key (or always
+	// none), and be quick and safe for concurrent use.
+	GetSigningKey func() ed25519.PrivateKey `json:"-"`
 	// Credential returns what to send as x-memory-cred and x-memory-cred-chain, "" for nothing: the whole header values. It is
 	// asked for every attempt, so that a credential that was rotated is used at the very next request; hence it must be quick
 	// and safe for concurrent use. Pushes of a bulk catch-up carry it too, other than the reference's, because a peer that
 	// knows this sender by its credential alone could not verify their signature without it. A value that a header cannot
 	// carry or of more than 8 KiB is left out, and the chain with its credential: peers fall back to the enrolled key. Peers
-	// take a credential only with a signature by its subject key, which SigningKey must be. Nil sends none.
-	Credential func() (cred, chain string) `json:"-"`
-	// APIKey is sent as x-api-key. The zero value sends no such header.
+	// take a credential only with a signature by its subject key: it is told which key signs this attempt, nil for none. Nil sends none.
+	Credential func(signer ed25519.PublicKey) (cred, chain string) `json:"-"`
+	// APIKey is sent as x-api-key; see [CheckAPIKey]. The zero value sends no such header.
 	APIKey secret.Secret
+	// GetAPIKey, if set, takes the place of APIKey and is called for each request. It must return what [CheckAPIKey] takes, and be quick and
+	// safe for concurrent use.
+	GetAPIKey func() secret.Secret `json:"-"`
 	// AllowNets are the networks that the peer may resolve to beside public addresses; see [Allowed].
 	AllowNets []netip.Prefix
 	// Gate is asked for each attempt, before name resolution, whether the scheme and host may be reached; an error refuses the
@@ -59,6 +66,8 @@ type Config struct {
 	Observe func(Attempt) `json:"-"`
 	// RootCAs are the authorities that the peer's certificate is checked against. Nil means those of the system.
 	RootCAs *x509.CertPool `json:"-"`
+	// GetRootCAs, if set, takes the place of RootCAs and is called for each handshake. It must be quick and safe for concurrent use.
+	GetRootCAs func() *x509.CertPool `json:"-"`
 	// ClientCertificate returns the certificate for mutual TLS and is called for each handshake, so that it can follow a
 	// changed file. Nil presents none.
 	ClientCertificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error) `json:"-"`
@@ -85,6 +94,15 @@ type Config struct {
 type LenientAcks bool
 
 func (cfg Config) withDefaults() Config {
+	if key := cfg.SigningKey; cfg.GetSigningKey == nil {
+		cfg.GetSigningKey = func() ed25519.PrivateKey { return key }
+	}
+	if key := cfg.APIKey; cfg.GetAPIKey == nil {
+		cfg.GetAPIKey = func() secret.Secret { return key }
+	}
+	if pool := cfg.RootCAs; cfg.GetRootCAs == nil {
+		cfg.GetRootCAs = func() *x509.CertPool { return pool }
+	}
 	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, DefaultConnectTimeout)
 	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, DefaultIdleTimeout)
 	cfg.KeepAlive = cmp.Or(cfg.KeepAlive, DefaultKeepAlive)
@@ -105,11 +123,11 @@ func (cfg Config) check() error {
 	if err := CheckSenderID(cfg.SenderID); err != nil {
 		problems = append(problems, err)
 	}
-	if len(cfg.SigningKey) != 0 && len(cfg.SigningKey) != ed25519.PrivateKeySize {
-		add("signing key has %d bytes: an Ed25519 private key has %d", len(cfg.SigningKey), ed25519.PrivateKeySize)
+	if key := cfg.GetSigningKey(); len(key) != 0 && len(key) != ed25519.PrivateKeySize {
+		add("signing key has %d bytes: an Ed25519 private key has %d", len(key), ed25519.PrivateKeySize)
 	}
-	if !headerValue(cfg.APIKey.Reveal()) {
-		add("api key holds a character that a header cannot carry: use printable ASCII without blanks at the ends")
+	if err := CheckAPIKey(cfg.GetAPIKey()); err != nil {
+		problems = append(problems, err)
 	}
 	for _, prefix := range cfg.AllowNets {
 		if !prefix.IsValid() {
@@ -140,6 +158,14 @@ func (cfg Config) Format(state fmt.State, _ rune) { _, _ = fmt.Fprintf(state, "p
 
 // LogValue implements [slog.LogValuer].
 func (cfg Config) LogValue() slog.Value { return slog.GroupValue(slog.String("peer", cfg.ID)) }
+
+// CheckAPIKey returns an error, without the key, if it cannot be sent as it is. The empty one, which is not sent, can.
+func CheckAPIKey(key secret.Secret) error {
+	if !headerValue(key.Reveal()) {
+		return errors.New("api key holds a character that a header cannot carry: use printable ASCII without blanks at the ends")
+	}
+	return nil
+}
 
 // headerValue reports whether s can be the value of a header as it stands: visible ASCII, inner blanks, UTF-8 beyond ASCII not.
 func headerValue(s string) bool {

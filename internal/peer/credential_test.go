@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"crypto/ed25519"
 	"io"
 	"net/http"
 	"strconv"
@@ -35,7 +36,7 @@ func TestCredentialHeaders(t *testing.T) {
 				t.Parallel()
 				rec := newRecorder(t, answerOK)
 				client := newClient(t, rec.URL, signed, func(cfg *peer.Config) {
-					cfg.Credential = func() (string, string) { return test.leaf, test.chain }
+					cfg.Credential = func(ed25519.PublicKey) (string, string) { return test.leaf, test.chain }
 				})
 				if err := client.Post(testContext(t), peer.Request{Body: body(), Catchup: catchup}); err != nil {
 					t.Fatalf("Post: %v", err)
@@ -64,7 +65,7 @@ func TestCredentialRotates(t *testing.T) {
 	})
 	var taken atomic.Int64
 	client := newClient(t, rec.URL, signed, func(cfg *peer.Config) {
-		cfg.Credential = func() (string, string) { return "v1=" + strconv.FormatInt(taken.Add(1), 10), "" }
+		cfg.Credential = func(ed25519.PublicKey) (string, string) { return "v1=" + strconv.FormatInt(taken.Add(1), 10), "" }
 	})
 	for range 2 {
 		if err := client.Push(testContext(t), peer.Request{Body: body()}); err != nil {

@@ -65,11 +65,10 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, agent s
 // readHeader is what a read carries.
 func (c *Client) readHeader(agent string) http.Header {
 	header := make(http.Header, 4)
-	for _, name := range []string{"User-Agent", "X-Peer-Id", "X-Api-Key"} {
-		if values, ok := c.headers[name]; ok {
-			header[name] = values
-		}
+	for _, name := range []string{"User-Agent", "X-Peer-Id"} {
+		header[name] = c.headers[name]
 	}
+	c.addAPIKey(header)
 	if agent != "" {
 		header["X-Agent-Id"] = []string{agent}
 	}

@@ -31,7 +31,7 @@ func LoadSigningKey(path string) (ed25519.PrivateKey, error) {
 	}
 	key := ed25519.NewKeyFromSeed(seed)
 
-	publicPath := strings.TrimSuffix(path, filepath.Ext(path)) + ".pub"
+	publicPath := PublicKeyFile(path)
 	public, err := os.ReadFile(publicPath) //nolint:gosec // G304: the path comes from the operator's configuration.
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -43,3 +43,6 @@ func LoadSigningKey(path string) (ed25519.PrivateKey, error) {
 	}
 	return key, nil
 }
+
+// PublicKeyFile is where [LoadSigningKey] looks for the public key of the private one at path.
+func PublicKeyFile(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".pub" }

@@ -50,6 +50,7 @@ func TestReadFile(t *testing.T) {
 		{name: "two lines", setup: write("s3cr3t\nX-Header: 1", 0o600), err: "one line"},
 		{name: "binary", setup: write("s3cr3t\x00", 0o600), err: "control characters"},
 		{name: "absent", setup: func(_ *testing.T, dir string) string { return filepath.Join(dir, "absent") }, err: "no such file"},
+		{name: "no name", setup: func(*testing.T, string) string { return "" }, err: "no secret file is named"},
 		{name: "folder", setup: func(_ *testing.T, dir string) string { return dir }, err: "no regular file"},
 		{name: "symbolic link", setup: func(t *testing.T, dir string) string {
 			t.Helper()

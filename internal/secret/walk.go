@@ -27,6 +27,9 @@ type walk struct {
 
 // open goes the whole way to the file and opens it.
 func (r reader) open(path string) (*os.File, error) {
+	if path == "" {
+		return nil, errors.New("no secret file is named")
+	}
 	if !filepath.IsAbs(path) {
 		here, err := os.Getwd()
 		if err != nil {
