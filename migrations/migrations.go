@@ -22,9 +22,16 @@ import (
 )
 
 const (
-	// lockTimeout bounds the wait for a table lock behind a running transaction, so that a migration never makes the
-	// writers queue up behind it for long. The command can be repeated.
-	lockTimeout = 5 * time.Second
+	// lockTimeout bounds one wait for a table's lock behind a running transaction. Whoever comes meanwhile queues up behind the migration,
+	// so this is how long writers can be held up; then the migration steps back, lets them pass, and tries again.
+	lockTimeout = 200 * time.Millisecond
+
+	// firstPause and longestPause are those between two such attempts: long enough for the writers to get through.
+	firstPause   = 300 * time.Millisecond
+	longestPause = 5 * time.Second
+
+	// DefaultPatience is how long a migration is tried again behind transactions that hold what it needs.
+	DefaultPatience = 10 * time.Minute
 
 	// statementTimeout bounds one migration statement.
 	statementTimeout = 5 * time.Minute
@@ -46,10 +53,24 @@ type Status struct {
 	At      time.Time // zero for River's, which record no time we can rely on, and for pending ones
 }
 
+// Up is [Options.Up] with the defaults.
+func Up(ctx context.Context, url string) (applied []string, err error) { return Options{}.Up(ctx, url) }
+
+// Options say how to migrate. The zero value is good.
+type Options struct {
+	// Patience is how long a migration is tried again while a transaction holds what it needs. Defaults to [DefaultPatience].
+	Patience time.Duration
+	// Waiting is called when that is so, before each pause. Nil tells nobody.
+	Waiting func(err error, pause time.Duration)
+}
+
 // Up applies all pending migrations to the database at url and returns the names of those that it applied. It is safe to run
 // in several processes at once: one advisory lock, held on a connection of its own, lets them in one after the other.
 // Each migration is a transaction of its own, so an interrupted run leaves a database that a second run completes.
-func Up(ctx context.Context, url string) (applied []string, err error) {
+//
+// It is safe to run while writers write. A migration waits for a lock for a fifth of a second at a time, and then steps back: writers never
+// queue up behind it for longer.
+func (o Options) Up(ctx context.Context, url string) (applied []string, err error) {
 	err = withDatabase(ctx, url, func(pool *pgxpool.Pool, provider *goose.Provider, river *rivermigrate.Migrator[pgx.Tx]) error {
 		if err := checkEncoding(ctx, pool); err != nil {
 			return err
@@ -60,21 +81,26 @@ func Up(ctx context.Context, url string) (applied []string, err error) {
 		}
 		defer unlock()
 
-		result, err := river.Migrate(ctx, rivermigrate.DirectionUp, nil)
-		if err != nil {
-			return fmt.Errorf("apply River's migrations: %w", err)
-		}
-		for _, v := range result.Versions {
-			applied = append(applied, riverName(v.Version))
-		}
-		results, err := provider.Up(ctx)
-		for _, r := range results {
-			applied = append(applied, r.Source.Path)
-		}
-		if err != nil {
-			return fmt.Errorf("apply migrations: %w", err)
-		}
-		return nil
+		return o.patiently(ctx, func() error {
+			result, err := river.Migrate(ctx, rivermigrate.DirectionUp, nil)
+			if err != nil {
+				return fmt.Errorf("apply River's migrations: %w", err)
+			}
+			for _, v := range result.Versions {
+				applied = append(applied, riverName(v.Version))
+			}
+			results, err := provider.Up(ctx)
+			if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+				results = partial.Applied
+			}
+			for _, r := range results {
+				applied = append(applied, r.Source.Path)
+			}
+			if err != nil {
+				return fmt.Errorf("apply migrations: %w", err)
+			}
+			return nil
+		})
 	})
 	return applied, err
 }

@@ -22,16 +22,24 @@ func newMigrateCommand() *cobra.Command {
 }
 
 func newMigrateUpCommand() *cobra.Command {
-	return &cobra.Command{
+	var patience time.Duration
+	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Apply all pending migrations, River's and ours; safe to run in several processes at once",
+		Long: `Apply all pending migrations, River's and ours. It is safe to run in several
+processes at once, and while writers and workers are at work: a migration that finds
+a table in use steps back after a fifth of a second, lets the others pass, and tries
+again.`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, url, err := loadWithDatabase(cmd)
 			if err != nil {
 				return err
 			}
-			applied, err := migrations.Up(cmd.Context(), url)
+			options := migrations.Options{Patience: patience, Waiting: func(err error, pause time.Duration) {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "waiting behind another transaction, trying again in %s: %v\n", pause.Round(100*time.Millisecond), err)
+			}}
+			applied, err := options.Up(cmd.Context(), url)
 			for _, name := range applied {
 				_, _ = fmt.Fprintln(cmd.OutOrStdout(), "applied", name)
 			}
@@ -42,6 +50,8 @@ func newMigrateUpCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().DurationVar(&patience, "patience", migrations.DefaultPatience, "how long to try again behind transactions that hold a table")
+	return cmd
 }
 
 func newMigrateStatusCommand() *cobra.Command {
