@@ -66,12 +66,15 @@ func (w *fanOutWorker) Work(ctx context.Context, job *river.Job[FanOutArgs]) err
 	return err
 }
 
-// leave hands a fan-out that was stopped half-way over to the next worker. A snooze costs no attempt, by which the next run would know that something
-// may have been sent: so it is written down here.
+// leave hands a fan-out that was stopped half-way over to the next worker, and the lagging lanes that it held. A snooze costs no attempt, by which the next
+// run would know that something may have been sent: so it is written down here.
 func (w *fanOutWorker) leave(ctx context.Context, token int64) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	ctx, cancel := leaving(ctx)
 	defer cancel()
 	if err := w.store.doubtFanOut(ctx, token, w.cfg.Peers); err != nil {
+		return err
+	}
+	if err := w.store.handBack(ctx, token); err != nil {
 		return err
 	}
 	return river.JobSnooze(0)

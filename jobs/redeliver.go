@@ -49,7 +49,7 @@ func (w *redeliverWorker) Work(ctx context.Context, job *river.Job[RedeliverArgs
 	d := r.push(ctx)
 	fault.Hit(fault.RedeliverPushed)
 	// What the peer did is written down also if the worker is told to stop meanwhile.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	ctx, cancel := leaving(ctx)
 	defer cancel()
 	return r.record(ctx, d)
 }

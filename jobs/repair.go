@@ -51,7 +51,7 @@ func (w *repairWorker) Work(ctx context.Context, job *river.Job[RepairArgs]) err
 	}
 	fault.Hit(fault.RepairPushed)
 	// What the peer did is written down also if the worker is told to stop meanwhile.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	ctx, cancel := leaving(ctx)
 	defer cancel()
 	if err := r.record(ctx, d); err != nil {
 		return err

@@ -87,13 +87,23 @@ func (w *peerRetryWorker) Work(ctx context.Context, job *river.Job[PeerRetryArgs
 		w.cfg.Logger.WarnContext(ctx, "retry lost its lease", slog.String("peer", job.Args.Peer), slog.Int("lane", int(job.Args.Lane)))
 		return river.JobSnooze(heldSnooze)
 	case err != nil && ctx.Err() != nil:
-		return river.JobSnooze(0)
+		return w.leave(ctx, token)
 	case err != nil:
 		return err
 	case r.holds(job.Args.Lane):
 		return river.JobSnooze(snooze)
 	}
 	return nil
+}
+
+// leave hands the lanes of a retry that was stopped half-way over to the next worker.
+func (w *peerRetryWorker) leave(ctx context.Context, token int64) error {
+	ctx, cancel := leaving(ctx)
+	defer cancel()
+	if err := w.store.handBack(ctx, token); err != nil {
+		return err
+	}
+	return river.JobSnooze(0)
 }
 
 // retry is one run of the job: it holds the lanes under token.
@@ -153,7 +163,7 @@ func (r *retry) run(ctx context.Context) (snooze time.Duration, err error) {
 		case err != nil:
 			return 0, err
 		case d.err != nil && ctx.Err() != nil:
-			return 0, d.err // the leases run out, and what was pushed is in doubt
+			return 0, d.err // the lanes are handed back, and what was pushed is in doubt
 		case d.err != nil:
 			return r.failed(ctx, d)
 		}

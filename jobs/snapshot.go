@@ -55,7 +55,7 @@ func (w *snapshotWorker) Work(ctx context.Context, job *river.Job[SnapshotArgs])
 		w.cfg.Logger.WarnContext(ctx, "snapshot lost its lease", slog.String("peer", s.peer))
 		return river.JobSnooze(heldSnooze)
 	case err != nil && ctx.Err() != nil:
-		return river.JobSnooze(0)
+		return s.leave(ctx)
 	case err != nil:
 		return err
 	case s.ended:
@@ -73,6 +73,19 @@ type snapshot struct {
 	token int64
 	row   snapshotRow
 	ended bool
+}
+
+// leave lets the lease of a snapshot that was stopped half-way run out now: the next worker claims it as one whose holder died, so that what was pushed is
+// in doubt.
+func (s *snapshot) leave(ctx context.Context) error {
+	ctx, cancel := leaving(ctx)
+	defer cancel()
+	_, err := s.store.pool.Exec(ctx, `
+		update snapshots set leased_until = clock_timestamp() where peer = $1 and holder = $2 and leased_until > clock_timestamp()`, s.peer, s.token)
+	if err != nil {
+		return fmt.Errorf("hand the snapshot for %s back: %w", s.peer, err)
+	}
+	return river.JobSnooze(0)
 }
 
 // snapshotRow is a row of the table snapshots.

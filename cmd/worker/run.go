@@ -33,7 +33,8 @@ func newRunCommand() *cobra.Command {
 		Short: "Replicate until told to stop (SIGINT or SIGTERM)",
 		Long: `Replicate until told to stop. Any number of workers may run beside each other on one
 database. On SIGINT or SIGTERM a worker takes no more jobs, lets those that run end
-(jobs.soft_stop), and leaves the rest to the others.`,
+(jobs.soft_stop), cancels those that do not, and hands over what is left to the others. A
+second signal ends it at once; the others take over when its leases have run out.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -245,6 +246,7 @@ func (w *worker) run(ctx context.Context) error {
 	w.logger.InfoContext(ctx, "worker started",
 		slog.String("sender_id", w.cfg.SenderID), slog.Int("peers", len(w.cfg.Peers)), slog.String("quorum", policy.String()))
 
+	defer w.announceStop(ctx)()
 	var loops errgroup.Group
 	loops.Go(func() error { return w.relay.Run(ctx) })
 	loops.Go(func() error { return w.sweeper.Run(ctx) })
