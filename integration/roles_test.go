@@ -50,7 +50,7 @@ var rights = map[string]map[string]string{ //nolint:gochecknoglobals // a table,
 	"xmin_holders":         {"quorumbox_worker": "s", "quorumbox_viewer": "s"},
 	"quorumbox_migrations": {"quorumbox_worker": "s", "quorumbox_viewer": "s"},
 	"river_migration":      {"quorumbox_worker": "s", "quorumbox_viewer": "s"},
-	"river_job":            {"quorumbox_worker": "siud", "quorumbox_viewer": "s"},
+	"river_job":            {"quorumbox_worker": "siud"}, // the viewer: some columns
 	"river_leader":         {"quorumbox_worker": "siud", "quorumbox_viewer": "s"},
 	"river_queue":          {"quorumbox_worker": "siud", "quorumbox_viewer": "s"},
 	"river_notification":   {"quorumbox_worker": "siud"},
@@ -101,38 +101,116 @@ func TestRoles(t *testing.T) {
 	f.file(t, "url", []byte(as["viewer"]))
 	f.operate(t, "status", "--json")
 
-	for _, c := range []struct{ who, sql string }{
-		{"writer", `update outbox set key = 'other'`},
-		{"writer", `delete from outbox`},
-		{"writer", `update undispatched set entry = 1`},
-		{"writer", `update batches set verdict = 'met'`},
-		{"writer", `select from peers`},
-		{"writer", `delete from river_job`},
-		{"writer", `create table own (n int)`},
-		{"writer", `alter table outbox add column n int`},
-		{"worker", `update tombstones set deleted_at = now()`},
-		{"worker", `insert into memories (id) values ('m')`},
-		{"worker", `update memories set content = ''`},
-		{"worker", `delete from memories`},
-		{"worker", `select memory_delete('m-1')`},
-		{"worker", `select outbox_append('n', 'delete', 'k', null, null, null)`},
-		{"worker", `drop table kept`},
-		{"worker", `truncate outbox`},
-		{"viewer", `select payload from outbox`},
-		{"viewer", `select from memories`},
-		{"viewer", `update river_queue set paused_at = null`},
-		{"viewer", `delete from lagging`},
-	} {
+	wantLimits(t, f.pool)
+	for _, c := range roleStatements() {
 		pool := openAs(t, as[c.who])
-		_, err := pool.Exec(t.Context(), c.sql)
-		if !isDenied(err) {
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tx.Exec(t.Context(), c.sql, pgx.QueryExecModeSimpleProtocol)
+		if c.may && err != nil {
+			t.Errorf("%s: %s: %v", c.who, c.sql, err)
+		}
+		if !c.may && !isDenied(err) {
 			t.Errorf("%s: %s: got %v, want no right to do that", c.who, c.sql, err)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Error(err)
 		}
 	}
 }
 
-// fleetWithRoles returns a fleet on a server of its own, whose pool is the superuser's, and the URLs of a writer, a worker and a viewer. The tables belong to one that
-// may make roles and nothing more.
+// roleStatement is whether a role may run a statement. What it does is rolled back.
+type roleStatement struct {
+	who string
+	may bool
+	sql string
+}
+
+func roleStatements() []roleStatement {
+	const may, not = true, false
+	return []roleStatement{
+		{"writer", may, `select memory_delete('m-1')`},
+		{"writer", may, `select verdict from batches`},
+		{"writer", may, `insert into tombstones select * from tombstones where false`},
+		{"writer", not, `update outbox set key = 'other'`},
+		{"writer", not, `delete from outbox`},
+		{"writer", not, `update undispatched set entry = 1`},
+		{"writer", not, `update batches set verdict = 'met'`},
+		{"writer", not, `select from peers`},
+		{"writer", not, `select from river_job`},
+		{"writer", not, `delete from river_job`},
+		{"writer", not, `create table own (n int)`},
+		{"writer", not, `alter table outbox add column n int`},
+		{"writer", not, `set role quorumbox_migrator`},
+		{"writer", not, `set role quorumbox_worker`},
+		{"worker", may, `select payload from outbox`},
+		{"worker", may, `delete from tombstones where false`},
+		{"worker", may, `update batches set reason = reason`},
+		{"worker", may, `select args, errors from river_job`},
+		{"worker", not, `update tombstones set deleted_at = now()`},
+		{"worker", not, `insert into memories (id) values ('m')`},
+		{"worker", not, `update memories set content = ''`},
+		{"worker", not, `delete from memories`},
+		{"worker", not, `select memory_delete('m-1')`},
+		{"worker", not, `select outbox_append('n', 'delete', 'k', null, null, null)`},
+		{"worker", not, `drop table kept`},
+		{"worker", not, `truncate outbox`},
+		{"worker", not, `truncate river_job`},
+		{"worker", not, `create table own (n int)`},
+		{"worker", not, `set role quorumbox_migrator`},
+		{"viewer", may, `select id, lane, kind, created_at from outbox`},
+		{"viewer", may, `select kind, state, count(*) from river_job group by 1, 2`},
+		{"viewer", may, `select * from lagging`},
+		{"viewer", not, `select payload from outbox`},
+		{"viewer", not, `select from memories`},
+		{"viewer", not, `select args from river_job`},
+		{"viewer", not, `select errors from river_job`},
+		{"viewer", not, `update river_queue set paused_at = null`},
+		{"viewer", not, `delete from lagging`},
+		{"viewer", not, `create table own (n int)`},
+		{"viewer", not, `set role quorumbox_worker`},
+		{"migrate", may, `alter table outbox add column n int`},
+		{"migrate", may, `create table own (n int)`},
+		{"migrate", may, `create index own on batches (reason)`},
+		{"migrate", not, `create role other`},
+		{"migrate", not, `alter role worker superuser`},
+		{"migrate", not, `drop role worker`},
+		{"migrate", not, `create schema other authorization postgres`},
+		{"migrate", not, `select pg_read_file('postgresql.conf')`},
+		{"migrate", not, `set role quorumbox_worker`},
+	}
+}
+
+// wantLimits checks that every user has the limits of its role, but for what an operator had set.
+func wantLimits(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	rows, err := pool.Query(t.Context(), `
+		select rolname || ': ' || rolconnlimit || ' ' || array_to_string(array(select unnest(coalesce(rolconfig, '{}')) order by 1), ' ')
+		from pg_roles
+		where rolname in ('migrate', 'writer', 'worker', 'viewer')
+		order by rolname`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"migrate: 8 idle_in_transaction_session_timeout=1min lock_timeout=10s role=quorumbox_migrator statement_timeout=5min",
+		"viewer: 10 idle_in_transaction_session_timeout=15s lock_timeout=2s statement_timeout=15s",
+		"worker: 100 idle_in_transaction_session_timeout=30s lock_timeout=10s statement_timeout=2min",
+		"writer: 33 idle_in_transaction_session_timeout=30s lock_timeout=10s statement_timeout=7s", // set before the file was run
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("limits (-want +got):\n%s", diff)
+	}
+}
+
+// fleetWithRoles returns a fleet on a server of its own, whose pool is the superuser's, and the URLs of a migrator, a writer, a worker and a viewer. The tables belong to
+// the role of the migrator; who runs the file is a member of it and may make roles, and nothing more.
 func fleetWithRoles(t *testing.T) (f *fleet, as map[string]string) {
 	t.Helper()
 	pgtest.URL(t) // skips where there is no server
@@ -154,23 +232,31 @@ func fleetWithRoles(t *testing.T) (f *fleet, as map[string]string) {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
-	do(admin, `create role owner login password 'owner-password' createrole`)
-	do(admin, `create database fleet owner owner`)
-	owner := loginURL(t, server.URL("fleet"), "owner")
-	if err := migrate(t.Context(), owner); err != nil {
+	do(admin, `create role operator login password 'operator-password' createrole`)
+	operator := openAs(t, loginURL(t, server.URL("postgres"), "operator"))
+	do(operator, `
+		create role quorumbox_migrator nologin;
+		grant quorumbox_migrator to operator;
+		create role migrate login password 'migrate-password' in role quorumbox_migrator;
+		alter role migrate set role = 'quorumbox_migrator'`)
+	do(admin, `create database fleet owner quorumbox_migrator`)
+	as = map[string]string{"migrate": loginURL(t, server.URL("fleet"), "migrate")}
+	if err := migrate(t.Context(), as["migrate"]); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(rolesFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // it can be repeated
-		do(openAs(t, owner), string(text))
-	}
-	as = map[string]string{}
+	file := openAs(t, loginURL(t, server.URL("fleet"), "operator"))
+	do(file, string(text))
 	for _, who := range []string{"writer", "worker", "viewer"} {
-		do(admin, fmt.Sprintf(`create role %s login password '%s-password' in role quorumbox_%s`, who, who, who))
+		do(operator, fmt.Sprintf(`create role %s login password '%s-password' in role quorumbox_%s`, who, who, who))
 		as[who] = loginURL(t, server.URL("fleet"), who)
+	}
+	do(operator, `alter role writer set statement_timeout = '7s'; alter role writer connection limit 33`)
+	for range 2 { // it can be repeated
+		do(file, string(text))
 	}
 	return newFleet(t, setup{url: server.URL("fleet"), settings: "retention: {history: 1s}\n"}), as
 }
