@@ -95,6 +95,13 @@ func newFleet(t *testing.T, s setup) *fleet {
 func (f *fleet) launch(t *testing.T, name string, env []string, args ...string) *process {
 	t.Helper()
 	p := launch(t, name, f.logs, env, args...)
+	f.tellState(t)
+	return p
+}
+
+// tellState makes a failed test print the state of the fleet before the processes that were started so far are ended.
+func (f *fleet) tellState(t *testing.T) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() && !f.told {
 			f.told = true
@@ -103,7 +110,6 @@ func (f *fleet) launch(t *testing.T, name string, env []string, args ...string) 
 			t.Log(f.state(ctx))
 		}
 	})
-	return p
 }
 
 func (f *fleet) openPool(t *testing.T) {
@@ -190,14 +196,20 @@ func (f *fleet) worker(t *testing.T, faults string) *process {
 	t.Helper()
 	name := fmt.Sprintf("worker-%d", len(f.workers)+1)
 	w := f.launch(t, name, []string{"FAULTS=" + faults}, "run", "--config", f.config)
+	f.works(t, w, faults)
+	return w
+}
+
+// works waits until a worker that was started works or, with faults, has killed itself.
+func (f *fleet) works(t *testing.T, w *process, faults string) {
+	t.Helper()
 	f.workers = append(f.workers, w)
-	until(t, name+" works", func() []string {
+	until(t, w.name+" works", func() []string {
 		if w.hasEnded() && faults == "" {
-			t.Fatalf("%s ended: %s\n%s", name, w.cmd.ProcessState, w.tail(20))
+			t.Fatalf("%s ended: %s\n%s", w.name, w.cmd.ProcessState, w.tail(20))
 		}
 		return holds(w.hasEnded() || bytes.Contains(w.output(), []byte(`"worker started"`)), "it has not said so")
 	})
-	return w
 }
 
 // workerKilledAt starts a worker that kills itself at a point, and waits for its end.

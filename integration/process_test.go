@@ -38,6 +38,11 @@ func launch(t *testing.T, name, dir string, env []string, args ...string) *proce
 	if err != nil {
 		t.Fatal(err)
 	}
+	return bin.launch(t, name, dir, env, args...)
+}
+
+func (bin program) launch(t *testing.T, name, dir string, env []string, args ...string) *process {
+	t.Helper()
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
