@@ -102,9 +102,12 @@ func TestRoles(t *testing.T) {
 	f.operate(t, "status", "--json")
 
 	wantLimits(t, f.pool)
+	pools := map[string]*pgxpool.Pool{}
+	for who, url := range as {
+		pools[who] = openAs(t, url)
+	}
 	for _, c := range roleStatements() {
-		pool := openAs(t, as[c.who])
-		tx, err := pool.Begin(t.Context())
+		tx, err := pools[c.who].Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

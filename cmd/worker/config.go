@@ -76,9 +76,9 @@ func checkConfig(out io.Writer, cfg config.Config) error {
 func checkFiles(cfg config.Config) error {
 	_, urlErr := checkDatabaseURL(cfg.Database)
 	var common peer.Config
-	problems := []error{urlErr, followSigner(&common, cfg, func(error) {})}
+	problems := []error{urlErr, followCommonFiles(&common, cfg, func(error) {})}
 	for _, p := range cfg.Peers {
-		_, err := newPeerConfig(common, cfg, p, func(error) {})
+		_, err := newPeerConfig(common, p, func(error) {})
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)

@@ -41,10 +41,11 @@ func TestPeersFollowTheirKeys(t *testing.T) {
 		return public, private.Seed()
 	}
 	public, seed := newKey()
-	r := newReceiver(t, answerOK)
+	r, own := newReceiver(t, answerOK), newReceiver(t, answerOK)
 	r.Start()
+	own.Start()
 	clients, warnings := peersOf(t, fmt.Sprintf("signing_key_file: %s\napi_key_file: %s\npeers:\n%s",
-		put("key.priv", seed), put("api-key", []byte("first\n")), peerLine("a", r.URL, "")))
+		put("key.priv", seed), put("api-key", []byte("first\n")), peerLine("a", r.URL, "")+peerLine("own", own.URL, ", api_key_file: "+put("own-key", []byte("own")))))
 	expect := func(when, apiKey string, signer ed25519.PublicKey, warned ...string) {
 		t.Helper()
 		message := peer.Message{}.Encode("host:test")
@@ -78,7 +79,7 @@ func TestPeersFollowTheirKeys(t *testing.T) {
 	put("key.priv", seed)
 	expect("another signing key", "second", next)
 	put("api-key", []byte("third "))
-	expect("an api key that no header can carry", "second", next, "peer a: the changed api_key_file cannot be used")
+	expect("an api key that no header can carry", "second", next, "the changed api_key_file cannot be used")
 	last, seed := newKey()
 	put("key.priv", seed[:31])
 	expect("half a signing key", "second", next, "api_key_file", "the changed signing_key_file cannot be used, going on with the last key: signing key: ")
@@ -86,6 +87,12 @@ func TestPeersFollowTheirKeys(t *testing.T) {
 	put("key.priv", seed)
 	put("api-key", []byte("fourth"))
 	expect("all good", "fourth", last, "api_key_file", "signing_key_file")
+	for _, want := range []string{"own", "own again"} {
+		put("own-key", []byte(want))
+		if err := push(t, clients["own"]); err != nil || own.header.Load().Get("X-Api-Key") != want {
+			t.Errorf("a peer's own api key: got %q, %v, want %q", own.header.Load().Get("X-Api-Key"), err, want)
+		}
+	}
 	for _, warning := range *warnings {
 		if strings.Contains(warning, "third") {
 			t.Errorf("the warning shows the key: %s", warning)

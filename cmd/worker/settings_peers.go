@@ -22,7 +22,7 @@ func newPeers(cfg config.Config, warn func(error), observe func(peer.Attempt)) (
 	problems := []error{err}
 	clients := make(map[string]*peer.Client, len(cfg.Peers))
 	for _, p := range cfg.Peers {
-		c, err := newPeerConfig(common, cfg, p, warn)
+		c, err := newPeerConfig(common, p, warn)
 		client, newErr := peer.New(c)
 		problems = append(problems, err, newErr)
 		clients[p.ID] = client
@@ -38,7 +38,12 @@ func newCommonPeerConfig(cfg config.Config, warn func(error)) (peer.Config, erro
 	common := peer.Config{SenderID: cfg.SenderID, LenientAcks: peer.LenientAcks(cfg.LenientAcks)}
 	policy, err := cfg.Outbound.Policy()
 	common.Gate = policy.Check
-	return common, errors.Join(err, followSigner(&common, cfg, warn))
+	return common, errors.Join(err, followCommonFiles(&common, cfg, warn))
+}
+
+// followCommonFiles makes what all peers have in common that which the files hold at each push.
+func followCommonFiles(common *peer.Config, cfg config.Config, warn func(error)) error {
+	return errors.Join(followSigner(common, cfg, warn), followAPIKey(common, cfg.APIKeyFile, warn))
 }
 
 // followSigner makes the peers' signing key and credential those that the files hold at each push.
@@ -85,19 +90,14 @@ func newCredential(cfg config.Config, key func() ed25519.PrivateKey, warn func(e
 }
 
 // newPeerConfig returns common with what is p's own.
-func newPeerConfig(common peer.Config, cfg config.Config, p config.Peer, warn func(error)) (peer.Config, error) {
+func newPeerConfig(common peer.Config, p config.Peer, warn func(error)) (peer.Config, error) {
 	c := common
 	c.ID, c.URL, c.AllowNets, c.MaxConns = p.ID, p.URL, p.Allow, p.Connections
 	var problems []error
 	refuse := func(err error) { problems = append(problems, fmt.Errorf("peer %s: %w", p.ID, err)) }
 	warnOf := func(warning error) { warn(fmt.Errorf("peer %s: %w", p.ID, warning)) }
-	if file := cfg.APIKeyFileOf(p); file != "" {
-		key, err := followAPIKey(file, warnOf)
-		if err != nil {
-			refuse(fmt.Errorf("api_key_file: %w", err))
-		} else {
-			c.GetAPIKey = key.Get
-		}
+	if err := followAPIKey(&c, p.APIKeyFile, warnOf); err != nil {
+		refuse(err)
 	}
 	authorities, err := p.NewRootCAs(warnOf)
 	switch {
@@ -116,9 +116,12 @@ func newPeerConfig(common peer.Config, cfg config.Config, p config.Peer, warn fu
 	return c, errors.Join(problems...)
 }
 
-// followAPIKey returns the api key that the file holds at each push.
-func followAPIKey(path string, warn func(error)) (*follow.Files[secret.Secret], error) {
-	return follow.New(func() (secret.Secret, error) {
+// followAPIKey makes a peer's api key that which the file holds at each push. Without a file it stays what it is.
+func followAPIKey(c *peer.Config, path string, warn func(error)) error {
+	if path == "" {
+		return nil
+	}
+	key, err := follow.New(func() (secret.Secret, error) {
 		key, err := secret.ReadFile(path)
 		if err == nil {
 			if problem := peer.CheckAPIKey(key); problem != nil {
@@ -129,4 +132,9 @@ func followAPIKey(path string, warn func(error)) (*follow.Files[secret.Secret], 
 	}, func(err error) {
 		warn(fmt.Errorf("the changed api_key_file cannot be used, going on with the last key: %w", err))
 	}, path)
+	if err != nil {
+		return fmt.Errorf("api_key_file: %w", err)
+	}
+	c.GetAPIKey = key.Get
+	return nil
 }

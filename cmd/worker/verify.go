@@ -156,7 +156,7 @@ func newPeer(cfg config.Config, p config.Peer, warn func(error)) (*peer.Client, 
 	if err != nil {
 		return nil, err
 	}
-	c, err := newPeerConfig(common, cfg, p, warn)
+	c, err := newPeerConfig(common, p, warn)
 	if err != nil {
 		return nil, err
 	}

@@ -253,14 +253,6 @@ func (c Config) PeerIDs() []string {
 	return ids
 }
 
-// APIKeyFileOf returns the path of the api key that p is sent: its own, or the common one. Empty: no key.
-func (c Config) APIKeyFileOf(p Peer) string {
-	if p.APIKeyFile != "" {
-		return p.APIKeyFile
-	}
-	return c.APIKeyFile
-}
-
 // BaseURL returns the peer's URL without trailing slashes: what request paths are appended to.
 func (p Peer) BaseURL() string { return strings.TrimRight(p.URL, "/") }
 

@@ -130,11 +130,11 @@ func TestLoadFile(t *testing.T) {
 		{"peers[0].client_cert_file", a.ClientCertFile, "/run/cert"},
 		{"peers[0].client_key_file", a.ClientKeyFile, "/run/key"},
 		{"peers[0].ca_file", a.CAFile, "/run/ca"},
-		{"peers[0] api key", got.APIKeyFileOf(a), "/run/key-a"},
+		{"peers[0] api key", a.APIKeyFile, "/run/key-a"},
 		{"peers[1].id", b.ID, "peer_b2"},
 		{"peers[1].connections", b.Connections, config.DefaultPeer().Connections},
 		{"peers[1].catchup_rate", b.CatchupRate, 20_000},
-		{"peers[1] api key", got.APIKeyFileOf(b), "/run/api-key"},
+		{"peers[1] api key", b.APIKeyFile, ""},
 		{"ids", strings.Join(got.PeerIDs(), " "), "peer-a peer_b2"},
 	}
 	for _, c := range checks {
