@@ -30,7 +30,7 @@ func newMigrateUpCommand() *cobra.Command {
 processes at once, and while writers and workers are at work: a migration that finds
 a table in use steps back after a fifth of a second, lets the others pass, and tries
 again.`,
-		Args:  cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, url, err := loadWithDatabase(cmd)
 			if err != nil {

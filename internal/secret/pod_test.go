@@ -13,7 +13,7 @@ import (
 	"quorumbox/internal/secret"
 )
 
-const podSecret = "QUORUMBOX_TEST_POD_SECRET"
+const podSecret = "QUORUMBOX_TEST_POD_SECRET" //nolint:gosec // G101: the name of a variable
 
 // The volume of a pod, read by a process with the pod's user and fsGroup: real users, where this process may change them.
 func TestKubernetesPod(t *testing.T) {
@@ -30,7 +30,7 @@ func TestKubernetesPod(t *testing.T) {
 	}
 	const user, fsGroup = 65532, 2000
 	// Not below the test's folder, which the other user cannot enter.
-	dir, err := os.MkdirTemp("", "quorumbox-pod-")
+	dir, err := os.MkdirTemp("", "quorumbox-pod-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +58,9 @@ func TestKubernetesPod(t *testing.T) {
 	raw, err := os.ReadFile(os.Args[0])
 	check(err)
 	program := filepath.Join(dir, "program")
-	check(os.WriteFile(program, raw, 0o755)) //nolint:gosec // G306: to be run by another user
+	check(os.WriteFile(program, raw, 0o755)) //nolint:gosec // G306, G703: to be run by another user, in our own folder
 	run := func(groups ...uint32) (string, error) {
-		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestKubernetesPod$", "-test.v") //nolint:gosec // this program
+		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestKubernetesPod$", "-test.v")
 		cmd.Dir = "/"
 		cmd.Env = []string{podSecret + "=" + filepath.Join(dir, "api-key"), "TMPDIR=/nonexistent"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user, Groups: groups}}

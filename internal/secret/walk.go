@@ -85,7 +85,7 @@ func (w *walk) step() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open secret file: %w", &os.PathError{Op: "open", Path: path, Err: err})
 	}
-	f := os.NewFile(uintptr(fd), path) //nolint:gosec // G115: a descriptor is not negative
+	f := os.NewFile(uintptr(fd), path)
 	info, err := f.Stat()
 	if err == nil {
 		err = w.checkFile(path, info)
@@ -132,7 +132,7 @@ func (w *walk) enter(name, path string) error {
 	if err != nil {
 		return fmt.Errorf("look at secret file's folder: %w", &os.PathError{Op: "open", Path: path, Err: err})
 	}
-	return w.move(os.NewFile(uintptr(fd), path), path) //nolint:gosec // G115: a descriptor is not negative
+	return w.move(os.NewFile(uintptr(fd), path), path)
 }
 
 // move makes an open folder the one that has been reached, if it may be gone through.
@@ -148,7 +148,7 @@ func (w *walk) move(to *os.File, path string) error {
 	return w.checkFolder(path, info)
 }
 
-func (w *walk) fd() int { return int(w.dir.Fd()) } //nolint:gosec // G115: a descriptor is small
+func (w *walk) fd() int { return int(w.dir.Fd()) }
 
 func (w *walk) openat(name string, flags int) (fd int, err error) {
 	err = retry(func() (err error) {

@@ -91,6 +91,7 @@ func TestWay(t *testing.T) {
 		{name: "Kubernetes volume, mode 0400", tree: kubernetes(0o400), path: "vol/api-key", who: asRoot},
 		{name: "Kubernetes volume, default mode", tree: kubernetes(0o644), path: "vol/api-key", who: asRoot, err: "defaultMode: 0400"},
 		{name: "Kubernetes volume of another group", tree: kubernetes(0o440), path: "vol/api-key", who: func(t *testing.T) reader {
+			t.Helper()
 			r := asRoot(t)
 			r.groups = []int{stranger}
 			return r
