@@ -55,10 +55,10 @@ func TestKubernetesPod(t *testing.T) {
 	check(os.Symlink("..data/api-key", filepath.Join(dir, "api-key")))
 
 	// A copy of this program that the other user may run.
-	raw, err := os.ReadFile(os.Args[0])
+	raw, err := os.ReadFile(os.Args[0]) //nolint:gosec // G703: this program
 	check(err)
 	program := filepath.Join(dir, "program")
-	check(os.WriteFile(program, raw, 0o755)) //nolint:gosec // G306, G703: to be run by another user, in our own folder
+	check(os.WriteFile(program, raw, 0o755)) //nolint:gosec // G306: to be run by another user
 	run := func(groups ...uint32) (string, error) {
 		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestKubernetesPod$", "-test.v")
 		cmd.Dir = "/"
