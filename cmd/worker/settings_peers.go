@@ -121,17 +121,7 @@ func followAPIKey(c *peer.Config, path string, warn func(error)) error {
 	if path == "" {
 		return nil
 	}
-	key, err := follow.New(func() (secret.Secret, error) {
-		key, err := secret.ReadFile(path)
-		if err == nil {
-			if problem := peer.CheckAPIKey(key); problem != nil {
-				err = fmt.Errorf("%s: %w", path, problem)
-			}
-		}
-		return key, err
-	}, func(err error) {
-		warn(fmt.Errorf("the changed api_key_file cannot be used, going on with the last key: %w", err))
-	}, path)
+	key, err := secret.OpenFile(path, peer.CheckAPIKey, func(err error) { warn(fmt.Errorf("api_key_file: %w", err)) })
 	if err != nil {
 		return fmt.Errorf("api_key_file: %w", err)
 	}

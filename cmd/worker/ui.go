@@ -37,7 +37,7 @@ pause queues and cancel, retry or delete jobs in River UI.`,
 
 func serveUI(cmd *cobra.Command, listen string) error {
 	ctx := cmd.Context()
-	cfg, url, err := loadWithDatabase(cmd)
+	cfg, _, err := loadWithDatabase(cmd)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,9 @@ func serveUI(cmd *cobra.Command, listen string) error {
 	if err != nil {
 		return err
 	}
-	if pages.Pool, err = openPool(ctx, url, uiConns, "quorumbox ui"); err != nil {
+	database := cfg.Database
+	database.MaxConns = uiConns
+	if pages.Pool, err = openFollowingPool(ctx, database, "quorumbox ui", warnings(logger)); err != nil {
 		return err
 	}
 	defer pages.Pool.Close()

@@ -39,7 +39,9 @@ func (a Admin) HasLogin() bool { return a.TokenFile != "" || a.Username != "" }
 
 // ServerCertificate is the certificate that the admin listener shows, following its files. Make one with [Admin.NewServerCertificate]. It is safe for
 // concurrent use and starts no goroutine.
-type ServerCertificate struct{ files *follow.Files[*tls.Certificate] }
+type ServerCertificate struct {
+	files *follow.Files[*tls.Certificate]
+}
 
 // NewServerCertificate returns the certificate in TLSCertFile and TLSKeyFile, nil if none are set; rules and warn are those of
 // [Peer.NewClientCertificate].
