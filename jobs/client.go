@@ -10,10 +10,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
+	"go.opentelemetry.io/otel/trace"
 
 	"quorumbox/internal/health"
 	"quorumbox/internal/metrics"
 	"quorumbox/internal/peer"
+	"quorumbox/internal/span"
 	"quorumbox/quorum"
 )
 
@@ -60,10 +62,12 @@ type Config struct {
 
 	Logger  *slog.Logger     // defaults to discarding
 	Metrics *metrics.Metrics // nil counts nothing
+	Tracer  trace.Tracer     // begins spans, in the traces of the entries' writers. Nil begins none, and reads no trace contexts
 
 	limits  limits
 	paces   map[string]*pace // by peer
 	partial *sometimes       // says that peers miss what a quorum has
+	traced  bool             // there is a tracer
 }
 
 // DefaultZombie is how long a push may still be applied after it was given up: the time until the kernel stops sending it (TCP_USER_TIMEOUT), the peer's own limit of 60 s
@@ -102,6 +106,9 @@ func (c Config) withDefaults() Config {
 	c.Redeliver = c.Redeliver.withDefaults()
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.traced = c.Tracer != nil; !c.traced {
+		c.Tracer = span.None()
 	}
 	c.limits = limits{items: c.MaxItems, bytes: c.MaxBytes}
 	c.partial = newSometimes()
@@ -204,9 +211,9 @@ type Enqueuer struct {
 	Client *river.Client[pgx.Tx]
 }
 
-// EnqueueFanOut inserts the fan-out's job in tx.
+// EnqueueFanOut inserts the fan-out's job in tx. If ctx carries a span, the job's metadata names it.
 func (e Enqueuer) EnqueueFanOut(ctx context.Context, tx pgx.Tx, fanOut int64) error {
-	if _, err := e.Client.InsertTx(ctx, tx, FanOutArgs{FanOut: fanOut}, nil); err != nil {
+	if _, err := e.Client.InsertTx(ctx, tx, FanOutArgs{FanOut: fanOut}, traceOpts(ctx)); err != nil {
 		return fmt.Errorf("insert fan-out: %w", err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"quorumbox/internal/fault"
+	"quorumbox/internal/span"
 	"quorumbox/quorum"
 )
 
@@ -32,6 +33,7 @@ func (w *fanOutWorker) NextRetry(*river.Job[FanOutArgs]) time.Time {
 // Work pushes the batches of one fan-out to all peers and records what became of it, in the transaction that completes the job.
 func (w *fanOutWorker) Work(ctx context.Context, job *river.Job[FanOutArgs]) error {
 	fault.Hit(fault.FanOutTaken)
+	taken := time.Now()
 	token := job.Args.FanOut
 	need := (w.cfg.longestAck() + w.cfg.Lease) / 2
 	rows, fresh, err := w.store.loadFanOut(ctx, token, need)
@@ -51,11 +53,16 @@ func (w *fanOutWorker) Work(ctx context.Context, job *river.Job[FanOutArgs]) err
 		}
 	}
 
+	ctx, traced := w.trace(ctx, job.Metadata, taken, token, rows.Batches)
+	defer traced.End()
 	f, err := w.prepare(ctx, token, rows)
 	if err != nil {
+		span.Fail(traced, "not prepared")
 		return err
 	}
-	err = f.run(ctx, job)
+	if err = f.run(ctx, job); err != nil {
+		span.Fail(traced, "not recorded")
+	}
 	if errors.Is(err, errLeaseLost) {
 		w.cfg.Logger.WarnContext(ctx, "fan-out lost its lease and recorded nothing", slog.Int64("fan_out", token))
 		return nil

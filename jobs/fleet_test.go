@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
+	"go.opentelemetry.io/otel/trace"
 
 	"quorumbox/internal/peer"
 	"quorumbox/internal/pgtest"
@@ -133,6 +134,7 @@ type fleet struct {
 	pool   *pgxpool.Pool
 	peers  *scripted
 	client *river.Client[pgx.Tx]
+	tracer trace.Tracer // of the relay, or nil
 }
 
 // start runs a worker with the peers a, b and c until the test ends.
@@ -167,7 +169,7 @@ func (f *fleet) run(change ...func(*jobs.Config)) (stop func()) {
 	if err := f.client.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	relay := outbox.NewRelay(f.pool, jobs.Enqueuer{Client: f.client}, outbox.RelayConfig{Lease: cfg.Lease})
+	relay := outbox.NewRelay(f.pool, jobs.Enqueuer{Client: f.client}, outbox.RelayConfig{Lease: cfg.Lease, Tracer: f.tracer})
 	sweeper := jobs.NewSweeper(f.pool, f.client, cfg)
 	var loops sync.WaitGroup
 	loops.Go(func() { _ = relay.Run(ctx) })

@@ -17,6 +17,8 @@ type entry struct {
 	Payload   []byte
 	Embedding []byte        // of a store or consolidate, or nil
 	Waited    time.Duration // from the writer's insert to the dispatch; known to a fan-out only
+
+	Traceparent string // the writer's trace context as it is in the row, empty if there is none or nobody wants to know
 }
 
 // list is one list of a push. The constants are in the order in which receivers apply the lists (wire.md 6).

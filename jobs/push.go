@@ -69,6 +69,7 @@ func request(items []item, senderID string) peer.Request {
 		clears = clears && it.list == namespaceClears
 		if i == 0 || it.entry.ID != items[i-1].entry.ID {
 			req.ExpectIDs = append(req.ExpectIDs, it.entry.Key)
+			req.Entries++
 		}
 	}
 	// An operation that travels alone has the reference's headers: its key, and no mark of a catch-up. Clearing several namespaces is one

@@ -130,6 +130,7 @@ func (f *fanOut) ballots(ctx context.Context) []ballot {
 			Acked: t.Acked(), Needed: t.Policy().W, Members: t.Policy().N,
 		}
 		f.count(b, verdict, reason)
+		traceVerdict(ctx, b, t)
 		level := slog.LevelDebug
 		if verdict != quorum.VerdictMet {
 			level = slog.LevelWarn

@@ -73,6 +73,8 @@ func (r *redelivery) push(ctx context.Context) (d delivery) {
 	}
 	ctx, stop := r.store.keepLease(ctx, r.hold.token, []advance{{peerLane: r.at, Cursor: r.hold.cursor}})
 	defer stop()
+	ctx, traced := r.trace(ctx)
+	defer func() { endDelivery(traced, d) }()
 	pushes := r.cfg.bounded()
 	shipment := pack([]batch{{Lane: r.at.Lane, Entries: r.entries}}, nil, r.cfg.SenderID, r.cfg.limits)
 	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.PushTimeout), repeats: pushRepeats, suspicions: suspicionsAfter(r.class, certainAfter)}

@@ -172,9 +172,11 @@ func (r *repair) push(ctx context.Context) delivery {
 		ctx, stop = r.store.keepLease(ctx, h.token, []advance{{peerLane: h.peerLane, Cursor: h.cursor}})
 		defer stop()
 	}
+	ctx, traced := r.trace(ctx)
 	pushes := r.cfg.bounded()
 	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget), repeats: pushRepeats, suspicions: r.suspicions()}
 	d, owners := r.state.bring(ctx, pushes, r.at.Peer, how, r.cfg.SenderID, r.cfg.limits)
+	endDelivery(traced, d)
 	r.owners = owners
 	return d
 }

@@ -272,7 +272,9 @@ func (r *retry) push(ctx context.Context, batches []batch, until time.Time) (del
 	ctx, stop := r.store.keepLease(ctx, r.token, upTo)
 	defer stop()
 	how := isolation{parts: r.cfg.bounded(), until: until, patient: r.patient(), repeats: pushRepeats, suspicions: r.suspicions(batches), acked: r.acked}
+	ctx, traced := r.trace(ctx, batches)
 	d := pack(batches, without, r.cfg.SenderID, r.cfg.limits).send(ctx, how.parts, r.peer, how)
+	endDelivery(traced, d)
 	if d.err != nil && ctx.Err() != nil && jobCtx.Err() == nil {
 		return delivery{}, &renewError{context.Cause(ctx)} // not the peer's doing
 	}

@@ -49,7 +49,9 @@ func (w *snapshotWorker) Work(ctx context.Context, job *river.Job[SnapshotArgs])
 		return nil // ended, or begun again with another job
 	}
 	fault.Hit(fault.SnapshotClaimed)
+	ctx, traced := s.trace(ctx)
 	wait, err = s.run(ctx)
+	s.endTrace(traced, err)
 	switch {
 	case errors.Is(err, errLeaseLost):
 		w.cfg.Logger.WarnContext(ctx, "snapshot lost its lease", slog.String("peer", s.peer))

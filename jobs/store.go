@@ -52,10 +52,11 @@ type store struct {
 	pool   *pgxpool.Pool
 	lease  time.Duration // of a fan-out's batches
 	zombie time.Duration // how long a push may arrive after it was given up
+	traced bool          // read the entries' trace contexts
 }
 
 func newStore(pool *pgxpool.Pool, cfg Config) *store {
-	return &store{pool: pool, lease: cfg.Lease, zombie: cfg.Zombie}
+	return &store{pool: pool, lease: cfg.Lease, zombie: cfg.Zombie, traced: cfg.traced}
 }
 
 // fanOutRows is what a fan-out needs to know before its first byte.
@@ -96,7 +97,7 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 		return rows.Err()
 	})
 	b.Queue(`
-		select o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text, o.embedding::text, b.dispatched_at - o.created_at
+		select `+s.entryColumns()+`, b.dispatched_at - o.created_at
 		from batches b
 		cross join lateral unnest(b.entries) e (id)
 		join outbox o on o.id = e.id
@@ -125,9 +126,22 @@ func (s *store) loadFanOut(ctx context.Context, fanOut int64, need time.Duration
 	return f, ok, fill(f.Batches, entries)
 }
 
-// columns are where a row of the outbox is scanned into.
+// columns are where the entryColumns of an outbox row are scanned into.
 func (e *entry) columns() []any {
-	return []any{&e.ID, &e.Lane, &e.Namespace, &e.Kind, &e.Key, &e.Payload, &e.Embedding}
+	return []any{&e.ID, &e.Lane, &e.Namespace, &e.Kind, &e.Key, &e.Payload, &e.Embedding, &e.Traceparent}
+}
+
+// What is read of an outbox row, o.
+const (
+	entryColumns  = `o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text, o.embedding::text, ''`
+	tracedColumns = `o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text, o.embedding::text, coalesce(o.traceparent, '')`
+)
+
+func (s *store) entryColumns() string {
+	if s.traced {
+		return tracedColumns
+	}
+	return entryColumns
 }
 
 func scanEntries(rows pgx.Rows, into map[int64]entry) error {
@@ -220,16 +234,19 @@ func (s *store) loadEntries(ctx context.Context, batches []batch) error {
 		return nil
 	}
 	entries := make(map[int64]entry, len(ids))
-	if err := queryEntries(ctx, s.pool, entries, `o.id = any ($1)`, ids); err != nil {
-		return err
+	rows, err := s.pool.Query(ctx, `select `+s.entryColumns()+` from outbox o where o.id = any ($1)`, ids)
+	if err != nil {
+		return fmt.Errorf("load entries: %w", err)
+	}
+	if err := scanEntries(rows, entries); err != nil {
+		return fmt.Errorf("load entries: %w", err)
 	}
 	return fill(batches, entries)
 }
 
 // queryEntries reads the entries that meet a condition on the outbox, o.
 func queryEntries(ctx context.Context, db querier, into map[int64]entry, condition string, args ...any) error {
-	rows, err := db.Query(ctx, `
-		select o.id, o.lane, o.namespace, o.kind, o.key, o.payload::text, o.embedding::text from outbox o where `+condition, args...)
+	rows, err := db.Query(ctx, `select `+tracedColumns+` from outbox o where `+condition, args...)
 	if err != nil {
 		return fmt.Errorf("load entries: %w", err)
 	}

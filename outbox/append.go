@@ -48,8 +48,8 @@ func Append(ctx context.Context, tx pgx.Tx, e Entry) (EntryID, error) {
 		return 0, fmt.Errorf("outbox: append %s of %q: %w", e.Kind, e.Key, err)
 	}
 	var id EntryID
-	err = tx.QueryRow(ctx, `select outbox_append($1, $2, $3, $4::jsonb, $5::bigint[], $6::jsonb)`,
-		e.Namespace, string(e.Kind), e.Key, payload, e.After, embedding).Scan(&id)
+	err = queryRow(ctx, tx, `select outbox_append($1, $2, $3, $4::jsonb, $5::bigint[], $6::jsonb)`,
+		[]any{e.Namespace, string(e.Kind), e.Key, payload, e.After, embedding}, &id)
 	if err != nil {
 		return 0, fmt.Errorf("outbox: append %s of %q: %w", e.Kind, e.Key, writeError(err))
 	}

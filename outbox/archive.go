@@ -21,7 +21,7 @@ func Archive(ctx context.Context, tx pgx.Tx, id, reason string) (EntryID, error)
 		}
 	}
 	var entry *EntryID
-	if err := tx.QueryRow(ctx, `select memory_archive($1, $2)`, id, reason).Scan(&entry); err != nil {
+	if err := queryRow(ctx, tx, `select memory_archive($1, $2)`, []any{id, reason}, &entry); err != nil {
 		return 0, fmt.Errorf("outbox: archive %q: %w", id, writeError(err))
 	}
 	if entry == nil {
@@ -37,7 +37,7 @@ func Restore(ctx context.Context, tx pgx.Tx, id string) (EntryID, error) {
 		return 0, fmt.Errorf("outbox: restore: %w", err)
 	}
 	var entry EntryID
-	if err := tx.QueryRow(ctx, `select memory_restore($1)`, id).Scan(&entry); err != nil {
+	if err := queryRow(ctx, tx, `select memory_restore($1)`, []any{id}, &entry); err != nil {
 		return 0, fmt.Errorf("outbox: restore %q: %w", id, writeError(err))
 	}
 	return entry, nil

@@ -33,7 +33,7 @@ func Consolidate(ctx context.Context, tx pgx.Tx, m Memory, sources []string) (En
 		return 0, fmt.Errorf("outbox: consolidate into %q: %w", m.ID, err)
 	}
 	var entry EntryID
-	if err := tx.QueryRow(ctx, `select memory_consolidate($1::jsonb, $2, $3::jsonb)`, wire, sources, embedding).Scan(&entry); err != nil {
+	if err := queryRow(ctx, tx, `select memory_consolidate($1::jsonb, $2, $3::jsonb)`, []any{wire, sources, embedding}, &entry); err != nil {
 		return 0, fmt.Errorf("outbox: consolidate into %q: %w", m.ID, writeError(err))
 	}
 	return entry, nil

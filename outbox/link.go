@@ -28,7 +28,7 @@ func Link(ctx context.Context, tx pgx.Tx, l MemoryLink) (EntryID, error) {
 		return 0, fmt.Errorf("outbox: link %q to %q: %w", l.SourceID, l.TargetID, err)
 	}
 	var entry EntryID
-	if err := tx.QueryRow(ctx, `select memory_link($1::jsonb)`, wire).Scan(&entry); err != nil {
+	if err := queryRow(ctx, tx, `select memory_link($1::jsonb)`, []any{wire}, &entry); err != nil {
 		return 0, fmt.Errorf("outbox: link %q to %q: %w", l.SourceID, l.TargetID, writeError(err))
 	}
 	return entry, nil

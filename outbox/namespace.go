@@ -34,7 +34,7 @@ func NamespaceSet(ctx context.Context, tx pgx.Tx, s NamespaceStandard) (EntryID,
 		return 0, fmt.Errorf("outbox: set standard of %q: encode: %w", s.Namespace, err)
 	}
 	var entry EntryID
-	if err := tx.QueryRow(ctx, `select namespace_set($1::jsonb)`, string(wire)).Scan(&entry); err != nil {
+	if err := queryRow(ctx, tx, `select namespace_set($1::jsonb)`, []any{string(wire)}, &entry); err != nil {
 		return 0, fmt.Errorf("outbox: set standard of %q: %w", s.Namespace, writeError(err))
 	}
 	return entry, nil
@@ -48,11 +48,8 @@ func NamespaceClear(ctx context.Context, tx pgx.Tx, namespaces ...string) ([]Ent
 			return nil, fmt.Errorf("outbox: clear standard of %q: %w", ns, err)
 		}
 	}
-	rows, err := tx.Query(ctx, `select namespace_clear(n) from unnest($1::text[]) n`, namespaces)
-	if err != nil {
-		return nil, fmt.Errorf("outbox: clear standards: %w", writeError(err))
-	}
-	entries, err := pgx.CollectRows(rows, pgx.RowTo[EntryID])
+	var entries []EntryID
+	err := queryRow(ctx, tx, `select coalesce(array_agg(namespace_clear(n)), '{}') from unnest($1::text[]) n`, []any{namespaces}, &entries)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: clear standards: %w", writeError(err))
 	}

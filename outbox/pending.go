@@ -50,7 +50,7 @@ func Pending(ctx context.Context, tx pgx.Tx, p PendingAction) (EntryID, error) {
 		return 0, fmt.Errorf("outbox: pending action %q: %w", p.ID, err)
 	}
 	var entry EntryID
-	if err := tx.QueryRow(ctx, `select pending_put($1::jsonb)`, wire).Scan(&entry); err != nil {
+	if err := queryRow(ctx, tx, `select pending_put($1::jsonb)`, []any{wire}, &entry); err != nil {
 		return 0, fmt.Errorf("outbox: pending action %q: %w", p.ID, writeError(err))
 	}
 	return entry, nil
@@ -68,7 +68,7 @@ func Decide(ctx context.Context, tx pgx.Tx, d Decision) (Decided, error) {
 	}
 	var entry EntryID
 	var produced *EntryID
-	err := tx.QueryRow(ctx, `select entry, produced from pending_decide($1, $2, $3)`, d.ID, d.Approved, d.Decider).Scan(&entry, &produced)
+	err := queryRow(ctx, tx, `select entry, produced from pending_decide($1, $2, $3)`, []any{d.ID, d.Approved, d.Decider}, &entry, &produced)
 	if err != nil {
 		return Decided{}, fmt.Errorf("outbox: decide %q: %w", d.ID, writeError(err))
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/trace"
 
 	"quorumbox/internal/fault"
 	"quorumbox/internal/health"
@@ -45,6 +46,9 @@ type RelayConfig struct {
 	Turned health.Turned
 	// Logger defaults to discarding.
 	Logger *slog.Logger
+	// Tracer begins a span for each dispatch, in the trace of the entries' writer, and hands its context to the Enqueuer. Nil begins none, and reads no
+	// trace contexts.
+	Tracer trace.Tracer
 }
 
 func (c RelayConfig) withDefaults() RelayConfig {
@@ -229,11 +233,15 @@ func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate)
 		}
 	}
 	fault.Hit(fault.RelayChosen)
+	traced := r.beginTrace(c)
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := LockLanes(ctx, tx, c.lanes); err != nil {
 			return err
 		}
-		var fanOut, taken int64
+		var (
+			fanOut, taken int64
+			traceparents  []string
+		)
 		err := tx.QueryRow(ctx, `
 			with token as materialized (
 				select nextval('tokens') as id
@@ -255,8 +263,8 @@ func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate)
 					group by lane
 				) a on a.lane = t.lane
 			)
-			select (select id from token), (select count(*) from taken)`,
-			c.lanes, c.entries, r.cfg.Lease, ofLanes, afterLanes, afterNumbers).Scan(&fanOut, &taken)
+			select (select id from token), (select count(*) from taken), `+traced.column(),
+			c.lanes, c.entries, r.cfg.Lease, ofLanes, afterLanes, afterNumbers).Scan(&fanOut, &taken, &traceparents)
 		if err != nil {
 			return fmt.Errorf("make batches: %w", err)
 		}
@@ -264,8 +272,9 @@ func (r *Relay) dispatch(ctx context.Context, conn *pgx.Conn, ready []candidate)
 			return fmt.Errorf("make batches: %d of %d entries were taken by somebody else", int64(len(c.entries))-taken, len(c.entries))
 		}
 		fault.Hit(fault.RelayMade)
-		return r.enqueuer.EnqueueFanOut(ctx, tx, fanOut)
+		return r.enqueuer.EnqueueFanOut(traced.start(ctx, fanOut, traceparents), tx, fanOut)
 	})
+	traced.end(err)
 	if err != nil {
 		return fmt.Errorf("outbox: relay: dispatch: %w", err)
 	}

@@ -8,6 +8,9 @@
 // is aborted, as after any failed statement, if a statement ran: only where a function says so can it go on.
 // They lock the rows that they are about, so two transactions that take the same ones in another order may deadlock; Postgres ends one of them
 // with SQLSTATE 40P01, and it can be repeated. Nothing here is safe for concurrent use of one transaction, because a pgx.Tx is not.
+//
+// If ctx carries an OpenTelemetry span, the entries that a function appends, and those that are appended after it in the same transaction without one, belong to that span's
+// trace: their replication continues it. It costs no round trip.
 package outbox
 
 import (
@@ -16,6 +19,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"quorumbox/internal/span"
 )
 
 // EntryID names one entry of the outbox: one committed change to replicate.
@@ -75,7 +80,7 @@ func Store(ctx context.Context, tx pgx.Tx, m Memory) (Stored, error) {
 		return Stored{}, fmt.Errorf("outbox: store %q: %w", m.ID, err)
 	}
 	var s Stored
-	if err := tx.QueryRow(ctx, storeSQL, args...).Scan(&s.Entry, &s.Action); err != nil {
+	if err := queryRow(ctx, tx, storeSQL, args, &s.Entry, &s.Action); err != nil {
 		return Stored{}, fmt.Errorf("outbox: store %q: %w", m.ID, writeError(err))
 	}
 	return s, nil
@@ -98,9 +103,13 @@ func StoreMany(ctx context.Context, tx pgx.Tx, memories []Memory) ([]Stored, err
 		rows[i] = args
 	}
 
+	traceparent := span.Format(ctx)
 	results := make([]Stored, 0, len(memories))
 	for start := 0; start < len(rows); start += storeManyChunk {
 		var batch pgx.Batch
+		if traceparent != "" && start == 0 {
+			batch.Queue(setTraceparent, traceparent)
+		}
 		for _, args := range rows[start:min(start+storeManyChunk, len(rows))] {
 			batch.Queue(storeSQL, args...).QueryRow(func(row pgx.Row) error {
 				var s Stored
@@ -127,7 +136,7 @@ func Delete(ctx context.Context, tx pgx.Tx, id string) (EntryID, error) {
 		return 0, fmt.Errorf("outbox: delete: %w", err)
 	}
 	var entry *EntryID
-	if err := tx.QueryRow(ctx, `select entry from memory_delete($1)`, id).Scan(&entry); err != nil {
+	if err := queryRow(ctx, tx, `select entry from memory_delete($1)`, []any{id}, &entry); err != nil {
 		return 0, fmt.Errorf("outbox: delete %q: %w", id, writeError(err))
 	}
 	if entry == nil {

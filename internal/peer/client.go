@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"quorumbox/internal/secret"
+	"quorumbox/internal/span"
 )
 
 const (
@@ -49,6 +51,7 @@ type Client struct {
 	credential func(signer ed25519.PublicKey) (cred, chain string)
 	gate       func(scheme, host string) error
 	observe    func(Attempt)
+	tracer     trace.Tracer // nil: no spans
 	lenient    LenientAcks
 	headers    http.Header // those that every request has; never changed
 	transport  *http.Transport
@@ -87,6 +90,7 @@ func New(cfg Config) (*Client, error) {
 		credential: cfg.Credential,
 		gate:       cfg.Gate,
 		observe:    cfg.Observe,
+		tracer:     cfg.Tracer,
 		lenient:    cfg.LenientAcks,
 		headers:    headers,
 		transport:  newTransport(cfg),
@@ -204,6 +208,8 @@ type Request struct {
 	ExpectIDs []string
 	// Catchup marks the push of a bulk catch-up.
 	Catchup Catchup
+	// Entries is how many entries the push is about, for its span. It is not sent.
+	Entries int
 }
 
 // Post sends the push once and returns nil if it was truly acknowledged, else an [*Error].
@@ -239,7 +245,7 @@ func (c *Client) post(ctx context.Context, req Request) (status int, e *Error) {
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
-		Header:        c.header(req),
+		Header:        c.header(ctx, req),
 		Body:          body,
 		ContentLength: int64(len(req.Body)),
 		GetBody:       nil, // see Post
@@ -284,7 +290,7 @@ func (c *Client) askGate() *Error {
 const gatePrefix = "governance refused outbound to "
 
 // header returns the headers of one attempt. Each call makes a new nonce.
-func (c *Client) header(req Request) http.Header {
+func (c *Client) header(ctx context.Context, req Request) http.Header {
 	header := make(http.Header, len(c.headers)+7)
 	maps.Copy(header, c.headers)
 	c.addAPIKey(header)
@@ -307,6 +313,11 @@ func (c *Client) header(req Request) http.Header {
 	}
 	if c.credential != nil {
 		addCredential(header, signer, c.credential)
+	}
+	if c.tracer != nil {
+		if traceparent := span.Format(ctx); traceparent != "" {
+			header["Traceparent"] = []string{traceparent}
+		}
 	}
 	return header
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"quorumbox/internal/secret"
 )
 
@@ -64,6 +66,9 @@ type Config struct {
 	// Observe is called at the end of each attempt, in the goroutine of the push and before it returns or pauses. It must be
 	// quick and safe for concurrent use. Nil observes nothing.
 	Observe func(Attempt) `json:"-"`
+	// Tracer begins a span for each attempt of a push, of which the peer is told in the header traceparent: nothing else of the trace context is sent, neither
+	// tracestate nor baggage. No signature covers the header, and receivers that do not know it ignore it. Nil begins no spans and sends no header.
+	Tracer trace.Tracer `json:"-"`
 	// RootCAs are the authorities that the peer's certificate is checked against. Nil means those of the system.
 	RootCAs *x509.CertPool `json:"-"`
 	// GetRootCAs, if set, takes the place of RootCAs and is called for each handshake. It must be quick and safe for concurrent use.

@@ -36,16 +36,23 @@ const (
 	retryTurn
 )
 
-// attempt is post, observed. Without an observer it costs nothing.
+// attempt is post, traced and observed. Without a tracer and an observer it costs nothing.
 func (c *Client) attempt(ctx context.Context, req Request, which turn) *Error {
+	ctx, s := c.traced(ctx, req, which)
+	status, e := c.observed(ctx, req, which)
+	endTraced(s, status, e)
+	return e
+}
+
+// observed is post, observed.
+func (c *Client) observed(ctx context.Context, req Request, which turn) (status int, e *Error) {
 	if c.observe == nil {
-		_, e := c.post(ctx, req)
-		return e
+		return c.post(ctx, req)
 	}
 	// Atomic, because net/http does not promise in which goroutine it calls.
 	var connected, reused atomic.Bool
 	start := time.Now()
-	status, e := c.post(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	status, e = c.post(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
 			connected.Store(true)
 			reused.Store(info.Reused)
@@ -59,5 +66,5 @@ func (c *Client) attempt(ctx context.Context, req Request, which turn) *Error {
 		seen.Class = e.Class
 	}
 	c.observe(seen)
-	return e
+	return status, e
 }

@@ -16,6 +16,7 @@ type push struct {
 	peerID         string
 	nonce          string
 	credential     string // what became of the credential; empty: none came
+	traceparent    string
 	consumed       consumed
 	steps          []step
 
@@ -158,7 +159,7 @@ func (s *store) writeLog(ctx context.Context, p *push) error {
 	}
 	s.lastPush++
 	_, err := s.stmts.insertLog.ExecContext(ctx,
-		s.lastSeq, s.lastPush, time.Now().UnixNano(), p.idempotencyKey, p.peerID, p.nonce, p.credential, s.items)
+		s.lastSeq, s.lastPush, time.Now().UnixNano(), p.idempotencyKey, p.peerID, p.nonce, p.credential, p.traceparent, s.items)
 	if err != nil {
 		return fmt.Errorf("write log: %w", err)
 	}

@@ -87,6 +87,9 @@ type LogEntry struct {
 	// Credential is "ok", or the tag of why the credential did not count;
 	// empty if none came.
 	Credential string `json:"credential,omitempty"`
+	// Traceparent is the header of that name, at most its first 128 bytes. It has
+	// no meaning for the peer.
+	Traceparent string `json:"traceparent,omitempty"`
 }
 
 // logItem is the part of an entry that differs between the items of a push.
@@ -194,7 +197,7 @@ func cutText(b []byte) (field string, rest []byte, ok bool) {
 // they are at the time of the call.
 func (p *Peer) Log(ctx context.Context, w io.Writer, after int64) error {
 	rows, err := p.store.readers.QueryContext(ctx, `
-		select last_seq, push, at, idempotency_key, peer_id, nonce, credential, items
+		select last_seq, push, at, idempotency_key, peer_id, nonce, credential, traceparent, items
 		from log
 		where last_seq > ?
 		order by last_seq`, after)
@@ -207,7 +210,7 @@ func (p *Peer) Log(ctx context.Context, w io.Writer, after int64) error {
 		var e LogEntry
 		var lastSeq, at int64
 		var packed []byte
-		if err := rows.Scan(&lastSeq, &e.Push, &at, &e.IdempotencyKey, &e.PeerID, &e.Nonce, &e.Credential, &packed); err != nil {
+		if err := rows.Scan(&lastSeq, &e.Push, &at, &e.IdempotencyKey, &e.PeerID, &e.Nonce, &e.Credential, &e.Traceparent, &packed); err != nil {
 			return fmt.Errorf("read the log: %w", err)
 		}
 		items, err := readLogItems(packed)

@@ -16,6 +16,11 @@ import (
 // maxBody is how many bytes a push may have.
 const maxBody = 2 << 20
 
+// maxTraceparent is how much of a traceparent is logged.
+const maxTraceparent = 128
+
+func firstBytes(s string, n int) string { return s[:min(len(s), n)] }
+
 // reply is one answer.
 type reply struct {
 	status int
@@ -110,6 +115,7 @@ func (p *Peer) push(w http.ResponseWriter, at *attempt) reply {
 		peerID:         peerID,
 		nonce:          r.Header.Get("X-Memory-Nonce"),
 		credential:     auth.credential,
+		traceparent:    firstBytes(r.Header.Get("Traceparent"), maxTraceparent),
 		consumed:       auth.used,
 		steps:          p.steps,
 	}

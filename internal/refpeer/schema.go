@@ -80,7 +80,8 @@ create table if not exists log (
 	peer_id text not null,
 	nonce text not null,
 	items blob not null,
-	credential text not null default ''
+	credential text not null default '',
+	traceparent text not null default ''
 );
 create table if not exists nonces (
 	seq integer not null primary key,
@@ -102,6 +103,7 @@ create table if not exists quota (
 func laterColumns() []struct{ table, column, definition string } {
 	return []struct{ table, column, definition string }{
 		{"log", "credential", "text not null default ''"},
+		{"log", "traceparent", "text not null default ''"},
 		{"quota", "bytes", "integer not null default 0"},
 		{"quota", "links", "integer not null default 0"},
 	}

@@ -150,8 +150,8 @@ func (st *statements) prepare(ctx context.Context, conn *sql.Conn) error {
 		{&st.byTitle, `select rowid, payload from memories where namespace = ? and title = ?`},
 		{&st.updateMemory, `update memories set updated_at = ?, payload = ? where rowid = ?`},
 		{&st.deleteMemory, `delete from memories where id = ?`},
-		{&st.insertLog, `insert into log (last_seq, push, at, idempotency_key, peer_id, nonce, credential, items)
-			values (?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&st.insertLog, `insert into log (last_seq, push, at, idempotency_key, peer_id, nonce, credential, traceparent, items)
+			values (?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&st.insertNonce, `insert into nonces (seq, peer_id, fingerprint) values (?, ?, ?)`},
 		{&st.deleteNonce, `delete from nonces where seq = ?`},
 		{&st.quotaUsed, `select used, bytes, links from quota where day = ? and agent_id = ? and namespace = ?`},
