@@ -48,10 +48,11 @@ func checkConfig(out io.Writer, cfg config.Config) error {
 	for _, c := range clients {
 		c.CloseIdle()
 	}
+	tracesErr := checkTraces(cfg)
 	policy, policyErr := cfg.Policy()
 	rules, rulesErr := cfg.QuorumRules()
 	refusals, refusalsErr := refusedPeers(cfg)
-	if err := errors.Join(urlErr, peersErr, policyErr, rulesErr, refusalsErr); err != nil {
+	if err := errors.Join(urlErr, peersErr, tracesErr, policyErr, rulesErr, refusalsErr); err != nil {
 		return err
 	}
 	for _, warning := range append(warnings, refusals...) {

@@ -17,6 +17,7 @@ import (
 	"quorumbox/internal/config"
 	"quorumbox/internal/metrics"
 	"quorumbox/internal/peer"
+	"quorumbox/internal/tracing"
 	"quorumbox/internal/verify"
 	"quorumbox/jobs"
 	"quorumbox/migrations"
@@ -70,16 +71,20 @@ type worker struct {
 	relay   *outbox.Relay
 	sweeper *jobs.Sweeper
 	pruner  *jobs.Pruner
-	verify  *verify.Loop  // nil: none
-	pages   *admin.Server // nil: none
+	verify  *verify.Loop      // nil: none
+	pages   *admin.Server     // nil: none
+	traces  *tracing.Provider // nil: none
 }
 
-func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*worker, error) {
+func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (_ *worker, err error) {
 	w := &worker{cfg: cfg, logger: logger, pool: pool}
 	turns := newTurns(cfg)
 	counts := newMetrics(pool, cfg, logger)
-	var err error
-	if w.peers, err = newPeers(cfg, warnings(logger), observing(counts)); err != nil {
+	if w.traces, err = newTraces(cfg, counts, logger); err != nil {
+		return nil, err
+	}
+	defer w.dropTracesUnless(&err)
+	if w.peers, err = newTracedPeers(cfg, warnings(logger), observing(counts), w.tracer()); err != nil {
 		return nil, err
 	}
 	policy, err := cfg.Policy()
@@ -124,6 +129,7 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		QueueTurned:        turns.queue,
 		Logger:             logger,
 		Metrics:            counts,
+		Tracer:             w.tracer(),
 	}
 	if w.client, err = jobs.NewClient(pool, jobsConfig); err != nil {
 		return nil, err
@@ -137,6 +143,7 @@ func newWorker(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) (*wor
 		Rule:     relayRule,
 		Turned:   turns.relay,
 		Logger:   logger,
+		Tracer:   w.tracer(),
 	})
 	w.sweeper = jobs.NewSweeper(pool, w.client, jobsConfig)
 	w.pruner = jobs.NewPruner(pool, jobs.PruneConfig{
@@ -229,6 +236,7 @@ func retryOutcome(class peer.Class) string {
 
 // run works until ctx ends and everything it started has ended.
 func (w *worker) run(ctx context.Context) error {
+	defer w.flushTraces(ctx)()
 	defer func() {
 		for _, p := range w.peers {
 			p.CloseIdle()

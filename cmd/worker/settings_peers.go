@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"quorumbox/internal/config"
 	"quorumbox/internal/follow"
 	"quorumbox/internal/identity"
@@ -17,8 +19,13 @@ import (
 // name. warn is told what keeps no peer from being sent to, now or when a file has changed; it must be safe for concurrent use.
 // observe may be nil.
 func newPeers(cfg config.Config, warn func(error), observe func(peer.Attempt)) (map[string]*peer.Client, error) {
+	return newTracedPeers(cfg, warn, observe, nil)
+}
+
+// newTracedPeers is newPeers whose pushes are traced, if tracer is not nil.
+func newTracedPeers(cfg config.Config, warn func(error), observe func(peer.Attempt), tracer trace.Tracer) (map[string]*peer.Client, error) {
 	common, err := newCommonPeerConfig(cfg, warn)
-	common.Observe = observe
+	common.Observe, common.Tracer = observe, tracer
 	problems := []error{err}
 	clients := make(map[string]*peer.Client, len(cfg.Peers))
 	for _, p := range cfg.Peers {

@@ -55,6 +55,8 @@ type Config struct {
 	Verify Verify `koanf:"verify"`
 	// Admin is the operator's listener.
 	Admin Admin `koanf:"admin"`
+	// Tracing says where the spans of replication go.
+	Tracing Tracing `koanf:"tracing"`
 	// Log says what is logged, and how.
 	Log Log `koanf:"log"`
 }
@@ -226,6 +228,7 @@ func Default() Config {
 		Retention: Retention{History: time.Hour, BacklogEntries: 5_000_000, BacklogAge: 72 * time.Hour, Tombstones: 720 * time.Hour},
 		Verify:    Verify{Rate: 2}, // every: 0s, never
 		Admin:     Admin{Listen: "127.0.0.1:9080"},
+		Tracing:   Tracing{SampleRatio: 0.1}, // endpoint: none
 		Log:       Log{Level: slog.LevelInfo, Format: LogJSON},
 	}
 }

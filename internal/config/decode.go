@@ -109,6 +109,8 @@ func set(target, raw any) error {
 		return setInt(target, raw)
 	case *bool:
 		return setBool(target, raw)
+	case *float64:
+		return setFloat(target, raw)
 	case *[]netip.Prefix:
 		return setPrefixes(target, raw)
 	case *quorum.Writes:

@@ -112,6 +112,8 @@ func scalar(value any) string {
 		return strconv.Itoa(value)
 	case bool:
 		return strconv.FormatBool(value)
+	case float64:
+		return strconv.FormatFloat(value, 'g', -1, 64)
 	case outbound.Action:
 		if value != outbound.Allow && value != outbound.Deny {
 			return strconv.QuoteToASCII(string(value))

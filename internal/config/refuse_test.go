@@ -27,7 +27,7 @@ func peerWith(setting string) string {
 func peerURL(url string) string { return "peers: [{id: a, url: '" + url + "'}]" }
 
 func allRefusals() []refusal {
-	return slices.Concat(structureRefusals(), valueRefusals(), ruleRefusals(), listRefusals(), fileRefusals())
+	return slices.Concat(structureRefusals(), valueRefusals(), ruleRefusals(), listRefusals(), fileRefusals(), tracingRefusals())
 }
 
 func structureRefusals() []refusal {

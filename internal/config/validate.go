@@ -37,6 +37,7 @@ func (c Config) Validate() error {
 	}
 	p.intRange("verify.rate", c.Verify.Rate, 1, 1000)
 	p.checkAdmin(c.Admin)
+	p.checkTracing(c.Tracing)
 	if c.Log.Format != LogJSON && c.Log.Format != LogText {
 		p.addf("log.format is %s: want json or text", show(string(c.Log.Format)))
 	}
@@ -156,9 +157,12 @@ func (p *problems) checkPeer(key string, peer Peer) {
 	p.checkPeerTLS(key, peer)
 }
 
-// checkPeerURL never quotes the URL: it may hold a password.
 func checkPeerURL(key, text string) error {
-	const example = "want a base URL such as https://host:9077"
+	return checkBaseURL(key, text, "want a base URL such as https://host:9077", "api_key_file")
+}
+
+// checkBaseURL never quotes the URL: it may hold a password. secretKey is the setting where that belongs.
+func checkBaseURL(key, text, example, secretKey string) error {
 	if text == "" {
 		return fmt.Errorf("%s is empty: %s", key, example)
 	}
@@ -167,7 +171,7 @@ func checkPeerURL(key, text string) error {
 	case err != nil:
 		return fmt.Errorf("%s (not shown) cannot be parsed: %s", key, example)
 	case u.User != nil:
-		return fmt.Errorf("%s (not shown) has a user or password: remove it and use api_key_file", key)
+		return fmt.Errorf("%s (not shown) has a user or password: remove it and use %s", key, secretKey)
 	case u.Scheme != "http" && u.Scheme != "https":
 		return fmt.Errorf("%s (not shown) is neither http:// nor https://: %s", key, example)
 	case u.Hostname() == "" || u.Opaque != "":

@@ -42,6 +42,7 @@ type Metrics struct {
 	failures       closed
 	takeovers      closed
 	loginFailures  closed
+	spans          closed
 	partialQuorums prometheus.Counter
 	idDrifts       prometheus.Counter
 
@@ -73,6 +74,7 @@ func New() *Metrics {
 	m.registerVerify(with)
 	m.registerAdmin(with)
 	m.registerInfo(with)
+	m.registerSpans(with)
 	return m
 }
 

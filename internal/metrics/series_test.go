@@ -29,6 +29,7 @@ func everything(m *metrics.Metrics, v string) {
 	m.Takeover(v)
 	m.CaughtUp(v, 1)
 	m.Repairs(v, 1)
+	m.Spans(v, 1)
 }
 
 // Security list, item 22: ten thousand errors are as many series as one.

@@ -48,6 +48,16 @@ const (
 	Status   = attribute.Key("http.response.status_code")
 )
 
+// Result is what became of a span of a sampled trace.
+type Result string
+
+// The results.
+const (
+	Exported  Result = "exported"   // the receiver has it
+	QueueFull Result = "queue_full" // dropped: too many were waiting
+	Failed    Result = "failed"     // dropped: the receiver could not be reached or refused it
+)
+
 // None returns a tracer whose spans are nothing.
 func None() trace.Tracer { return noop.NewTracerProvider().Tracer(Scope) }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"quorumbox/internal/span"
 )
 
 // complainEvery is how often it is logged that spans cannot be exported. They are counted each time.
@@ -27,7 +29,7 @@ func (b *bounded) OnEnd(s sdktrace.ReadOnlySpan) {
 	}
 	if b.exporter.waiting.Add(1) > QueueSize {
 		b.exporter.waiting.Add(-1)
-		b.exporter.count(QueueFull, 1)
+		b.exporter.count(span.QueueFull, 1)
 		return
 	}
 	b.SpanProcessor.OnEnd(s)
@@ -57,14 +59,14 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 	e.answers.reset()
 	err := e.to.ExportSpans(ctx, spans)
 	if err == nil {
-		e.count(Exported, len(spans))
+		e.count(span.Exported, len(spans))
 		if e.down {
 			e.down, e.complained = false, time.Time{}
 			e.logger.InfoContext(ctx, "traces are exported again")
 		}
 		return nil
 	}
-	e.count(Failed, len(spans))
+	e.count(span.Failed, len(spans))
 	e.down = true
 	if now := time.Now(); now.Sub(e.complained) >= complainEvery {
 		e.complained = now
@@ -77,7 +79,7 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 // Shutdown ends the exporter below.
 func (e *exporter) Shutdown(ctx context.Context) error { return e.to.Shutdown(ctx) }
 
-func (e *exporter) count(r Result, n int) {
+func (e *exporter) count(r span.Result, n int) {
 	if e.counter != nil {
 		e.counter.Spans(string(r), n)
 	}

@@ -57,17 +57,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Result is what became of a span.
-type Result string
-
-// The results.
-const (
-	Exported  Result = "exported"   // the receiver has it
-	QueueFull Result = "queue_full" // dropped: [QueueSize] were waiting
-	Failed    Result = "failed"     // dropped: the receiver could not be reached or refused it
-)
-
-// Counter counts spans by what became of them. It must be safe for concurrent use.
+// Counter counts spans by what became of them, a [span.Result]. It must be safe for concurrent use.
 type Counter interface {
 	Spans(result string, n int)
 }

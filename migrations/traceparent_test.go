@@ -1,0 +1,117 @@
+package migrations_test
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+
+	"quorumbox/internal/pgtest"
+	"quorumbox/migrations"
+)
+
+// upTo brings an empty database to one of our versions, as an earlier release left it.
+func upTo(t *testing.T, url string, version int64) {
+	t.Helper()
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	store, err := database.NewStore(database.DialectPostgres, "quorumbox_migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider, err := goose.NewProvider("", db, os.DirFS("."), goose.WithStore(store), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := provider.UpTo(t.Context(), version); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The column comes while a transaction that has read the outbox goes on and on: the migration waits for it, in turns that let writers through, and then
+// changes the catalogue alone.
+func TestTraceparentIsAddedBesideWriters(t *testing.T) {
+	t.Parallel()
+	url := pgtest.EmptyURL(t)
+	upTo(t, url, 9)
+	connect := func() *pgx.Conn {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+		return conn
+	}
+	reader, writer := connect(), connect()
+	const write = `select outbox_append('ns', 'delete', 'm', null, null, null)`
+	if _, err := writer.Exec(t.Context(), write); err != nil {
+		t.Fatal(err)
+	}
+	var before uint32
+	if err := writer.QueryRow(t.Context(), `select pg_relation_filenode('outbox')`).Scan(&before); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := reader.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `select count(*) from outbox`); err != nil {
+		t.Fatal(err)
+	}
+
+	done := make(chan error, 1)
+	go func() {
+		_, err := migrations.Up(context.WithoutCancel(t.Context()), url)
+		done <- err
+	}()
+	for waiting := false; !waiting; {
+		err := writer.QueryRow(t.Context(), `
+			select exists (select from pg_locks where relation = 'outbox'::regclass and mode = 'AccessExclusiveLock' and not granted)`).Scan(&waiting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("got %v from Up while the outbox was in use", err)
+		default:
+		}
+	}
+	// Queued behind the migration, until that gives way.
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := writer.Exec(ctx, write); err != nil {
+		t.Fatalf("a writer waited for the whole time: %v", err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+
+	// What the previous release's programs do goes on as before.
+	if _, err := writer.Exec(t.Context(), write); err != nil {
+		t.Fatal(err)
+	}
+	var after uint32
+	var entries, contexts int
+	err = writer.QueryRow(t.Context(), `select pg_relation_filenode('outbox'), count(*), count(traceparent) from outbox`).Scan(&after, &entries, &contexts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after != before {
+		t.Error("the table was written anew")
+	}
+	if entries != 3 || contexts != 0 {
+		t.Errorf("got %d entries, %d with a trace context, want 3 and 0", entries, contexts)
+	}
+}
