@@ -85,6 +85,7 @@ func New(cfg Config) (*Provider, error) {
 		otlptracehttp.WithHeaders(headers),
 		otlptracehttp.WithHTTPClient(&http.Client{Transport: answers, CheckRedirect: noRedirects}),
 		otlptracehttp.WithTimeout(ExportTimeout),
+		otlptracehttp.WithEncoding(otlptracehttp.EncodingProtobuf),
 		otlptracehttp.WithCompression(otlptracehttp.GzipCompression),
 		otlptracehttp.WithMaxRequestSize(maxRequestBytes),
 		otlptracehttp.WithMaxResponseSize(maxAnswerBytes),
