@@ -75,6 +75,7 @@ pushes it meets, count and probability how often.`,
 			return runPeer(cmd.Context(), flags, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	cmd.AddCommand(newPeerHealthCommand())
 	set := cmd.Flags()
 	set.StringVar(&flags.listen, "listen", "127.0.0.1:9077", "address to listen on; port 0 picks a free one")
 	set.StringVar(&flags.dataDir, "data", "", "folder of the peer's file (required)")

@@ -15,7 +15,7 @@ import (
 func newMetrics(pool *pgxpool.Pool, cfg config.Config, logger *slog.Logger) *metrics.Metrics {
 	counts := metrics.New()
 	counts.SetPeers(cfg.PeerIDs())
-	counts.SetBuild(build())
+	counts.SetBuild(build(stamp))
 	counts.SetLimits(metrics.Limits{
 		BacklogEntries: cfg.Retention.BacklogEntries,
 		BacklogAge:     cfg.Retention.BacklogAge,

@@ -23,9 +23,13 @@ func newVersionCommand() *cobra.Command {
 	}
 }
 
-// version is what the Go toolchain recorded in the binary: the module's version, or the commit for a build from a checkout.
-func version() string {
-	b := build()
+// stamp is the version that a build was given with -ldflags "-X main.stamp=…"; images are (Dockerfile). Empty: none.
+var stamp string //nolint:gochecknoglobals // the linker can set nothing else
+
+// version is the stamp, or else what the Go toolchain recorded in the binary: the module's version, or the commit for a build from a checkout.
+func version() string { return versionText(build(stamp)) }
+
+func versionText(b metrics.Build) string {
 	if b.Version == "" {
 		return "quorumbox (no build information), " + b.GoVersion
 	}
@@ -37,13 +41,17 @@ func version() string {
 }
 
 // build is that in parts. Without a version there is no build information.
-func build() metrics.Build {
-	b := metrics.Build{GoVersion: runtime.Version()}
+func build(stamp string) metrics.Build {
+	b := metrics.Build{Version: stamp, GoVersion: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
 	}
-	b.Version, b.GoVersion = info.Main.Version, info.GoVersion
+	b.GoVersion = info.GoVersion
+	if stamp != "" {
+		return b // made from a copy of the sources that has no revision
+	}
+	b.Version = info.Main.Version
 	modified := ""
 	for _, s := range info.Settings {
 		switch {
