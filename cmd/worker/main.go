@@ -93,6 +93,7 @@ Settings come from a YAML file (--config) and the environment (QUORUMBOX_…, DA
 		newUICommand(),
 		newHealthcheckCommand(),
 		newDemoCommand(),
+		newStoryCommand(),
 		newBenchCommand(),
 		newVersionCommand(),
 	)

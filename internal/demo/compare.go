@@ -62,11 +62,11 @@ type comparison struct {
 }
 
 // compare compares a memory of the store with a peer's, both JSON objects. An absent field is a null one. A field of the peer that is none of
-// the 26 counts as different.
+// the 26 counts as different. sender is who the peer knows as the sender of both.
 //
 // Two things are the peer's by the protocol, version 0.7.x: it keeps the version number with which it got a memory first, and it notes the
 // sender of a reflection in its metadata.
-func compare(store, peer []byte) (comparison, error) {
+func compare(sender string, store, peer []byte) (comparison, error) {
 	a, err := decodeObject(store)
 	if err != nil {
 		return comparison{}, fmt.Errorf("memory of the store: %w", err)
@@ -75,7 +75,7 @@ func compare(store, peer []byte) (comparison, error) {
 	if err != nil {
 		return comparison{}, fmt.Errorf("memory of the peer: %w", err)
 	}
-	c := comparison{byProtocol: removeStamp(a, b)}
+	c := comparison{byProtocol: removeStamp(sender, a, b)}
 	known := fields()
 	for name, kind := range known {
 		x, y := a[name], b[name]
@@ -99,14 +99,14 @@ func compare(store, peer []byte) (comparison, error) {
 
 // removeStamp takes the receiver's note of the sender out of a reflection's metadata, and reports whether there was one that the store
 // does not have.
-func removeStamp(store, peer map[string]any) bool {
+func removeStamp(sender string, store, peer map[string]any) bool {
 	const stamp = "reflection_origin"
 	ours, okOurs := store["metadata"].(map[string]any)
 	theirs, okTheirs := peer["metadata"].(map[string]any)
-	if !okOurs || !okTheirs || store["memory_kind"] != "reflection" || theirs[stamp] != senderID {
+	if !okOurs || !okTheirs || store["memory_kind"] != "reflection" || theirs[stamp] != sender {
 		return false
 	}
-	added := ours[stamp] != senderID
+	added := ours[stamp] != sender
 	delete(ours, stamp)
 	delete(theirs, stamp)
 	return added

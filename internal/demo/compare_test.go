@@ -63,7 +63,7 @@ func TestCompareFindsEachField(t *testing.T) {
 		for name, value := range map[string]any{"another value": "2001-01-01T00:00:00Z", "absent": nil, "another type": []any{true}} {
 			t.Run(field+" "+name, func(t *testing.T) {
 				t.Parallel()
-				got, err := compare([]byte(whole), with(t, map[string]any{field: value}))
+				got, err := compare(senderID, []byte(whole), with(t, map[string]any{field: value}))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -108,7 +108,7 @@ func TestCompare(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := compare(with(t, test.store), with(t, test.peer))
+			got, err := compare(senderID, with(t, test.store), with(t, test.peer))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,10 +121,10 @@ func TestCompare(t *testing.T) {
 
 func TestCompareRefusesWhatIsNoObject(t *testing.T) {
 	t.Parallel()
-	if _, err := compare([]byte(whole), []byte(`[1]`)); err == nil || !strings.Contains(err.Error(), "of the peer") {
+	if _, err := compare(senderID, []byte(whole), []byte(`[1]`)); err == nil || !strings.Contains(err.Error(), "of the peer") {
 		t.Errorf("got %v, want an error about the peer", err)
 	}
-	if _, err := compare([]byte(`{`), []byte(whole)); err == nil || !strings.Contains(err.Error(), "of the store") {
+	if _, err := compare(senderID, []byte(`{`), []byte(whole)); err == nil || !strings.Contains(err.Error(), "of the store") {
 		t.Errorf("got %v, want an error about the store", err)
 	}
 }
@@ -170,7 +170,7 @@ func TestCompareSides(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := compareSides("", peerSide(strings.NewReader(test.store)), peerSide(strings.NewReader(test.peer)))
+			got, err := compareSides("", senderID, peerSide(strings.NewReader(test.store)), peerSide(strings.NewReader(test.peer)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -185,11 +185,11 @@ func TestCompareSides(t *testing.T) {
 func TestCompareSidesReportsErrors(t *testing.T) {
 	t.Parallel()
 	cut := io.MultiReader(strings.NewReader(string(with(t, nil))+"\n"), &failingReader{io.ErrUnexpectedEOF})
-	_, err := compareSides("", peerSide(strings.NewReader("")), peerSide(cut))
+	_, err := compareSides("", senderID, peerSide(strings.NewReader("")), peerSide(cut))
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("cut answer: got %v, want %v", err, io.ErrUnexpectedEOF)
 	}
-	if _, err := compareSides("", peerSide(strings.NewReader("")), peerSide(strings.NewReader("no JSON\n"))); err == nil {
+	if _, err := compareSides("", senderID, peerSide(strings.NewReader("")), peerSide(strings.NewReader("no JSON\n"))); err == nil {
 		t.Error("no JSON: got no error")
 	}
 }

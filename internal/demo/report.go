@@ -104,25 +104,7 @@ func (s Summary) MarshalJSON() ([]byte, error) {
 func (s Summary) print(show *screen) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "\nstore: %s memories, all 26 fields of each compared with every peer\n\n", count(s.Store))
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "peer\trows\tequal\tby protocol\tdifferent\tmissing\textra")
-	byProtocol := false
-	for _, p := range s.Peers {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.ID, count(p.Rows), count(p.Equal), count(p.ByProtocol),
-			count(p.Different), count(p.Missing), count(p.Extra))
-		byProtocol = byProtocol || p.ByProtocol > 0
-	}
-	_ = table.Flush() // into memory
-	if byProtocol {
-		b.WriteString("(by protocol: equal but for what a receiver does itself. It keeps the \"version\" with\n" +
-			" which it first got a memory, and notes a reflection's sender in its metadata.)\n")
-	}
-	for _, p := range s.Peers {
-		for _, d := range p.First {
-			fmt.Fprintf(&b, "  %s differs in %s\n", p.ID, d)
-		}
-	}
-
+	writePeers(&b, s.Peers)
 	met, notMet := s.Verdicts()
 	fmt.Fprintf(&b, "\nverdicts: met %s, not met %s%s\n", count(met), count(sum(notMet)), reasons(notMet))
 	fmt.Fprintf(&b, "from a write to its verdict: median %s, 99 %% within %s\n", milliseconds(s.Typical), milliseconds(s.Slow))
@@ -134,6 +116,29 @@ func (s Summary) print(show *screen) {
 		b.WriteString("\nThe peers DIFFER from the store: see above.\n")
 	}
 	show.print(b.String())
+}
+
+// writePeers shows how the peers compare with the store.
+func writePeers(b *bytes.Buffer, peers []PeerResult) {
+	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "peer\trows\tequal\tby protocol\tdifferent\tmissing\textra")
+	byProtocol := false
+	for _, p := range peers {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.ID, count(p.Rows), count(p.Equal), count(p.ByProtocol),
+			count(p.Different), count(p.Missing), count(p.Extra))
+		byProtocol = byProtocol || p.ByProtocol > 0
+	}
+	_ = table.Flush() // into memory
+	if byProtocol {
+		b.WriteString("(by protocol: equal but for what a receiver does itself. It keeps the \"version\" with\n" +
+			" which it first got a memory, and notes a reflection's sender in its metadata.)\n")
+	}
+	for _, p := range peers {
+		for _, d := range p.First {
+			fmt.Fprintf(b, "  %s differs in %s\n", p.ID, d)
+		}
+	}
+	b.WriteByte('\n')
 }
 
 func reasons(notMet map[outbox.Reason]int64) string {
@@ -176,7 +181,7 @@ func (p *play) comparePeer(ctx context.Context, peer *peerProcess) (PeerResult, 
 		return PeerResult{}, err
 	}
 	defer body.Close()
-	return compareSides(peer.id, storeSide(rows), peerSide(body))
+	return compareSides(peer.id, senderID, storeSide(rows), peerSide(body))
 }
 
 // side returns the next memory with its id, io.EOF after the last one. The text is good until the next call.
@@ -199,8 +204,7 @@ func storeSide(rows pgx.Rows) side {
 }
 
 func peerSide(r io.Reader) side {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxLine)
+	lines := lineScanner(r)
 	return func() (string, []byte, error) {
 		if !lines.Scan() {
 			if err := lines.Err(); err != nil {
@@ -210,6 +214,13 @@ func peerSide(r io.Reader) side {
 		}
 		return withID(lines.Bytes())
 	}
+}
+
+// lineScanner reads memories, one a line.
+func lineScanner(r io.Reader) *bufio.Scanner {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxLine)
+	return lines
 }
 
 func withID(text []byte) (string, []byte, error) {
@@ -223,7 +234,7 @@ func withID(text []byte) (string, []byte, error) {
 }
 
 // compareSides walks over two lists that are sorted by id.
-func compareSides(name string, store, peer side) (PeerResult, error) {
+func compareSides(name, sender string, store, peer side) (PeerResult, error) {
 	result := PeerResult{ID: name, First: []Difference{}}
 	note := func(id, field string) {
 		if len(result.First) < maxDifferences {
@@ -253,7 +264,7 @@ func compareSides(name string, store, peer side) (PeerResult, error) {
 			continue
 		}
 		result.Rows++
-		c, err := compare(textA, textB)
+		c, err := compare(sender, textA, textB)
 		if err != nil {
 			return result, fmt.Errorf("memory %s: %w", a, err)
 		}
