@@ -1,5 +1,9 @@
 # Prints addresses and logins of docker-compose.yml for people. With a name, that secret alone: for scripts.
 cd /run/quorumbox
+if [ ! -e made ]; then
+  echo 'login: there are no secrets yet: run `docker compose up --build --detach --wait` first' >&2
+  exit 1
+fi
 case ${1:-} in
   api-key | database-password | ui-password | grafana-password) cat "$1" ;;
   '')
