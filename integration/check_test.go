@@ -124,6 +124,9 @@ const liveJob = `(state in ('available', 'pending', 'retryable', 'scheduled')
 // clients are the ids under which the workers that live take jobs.
 func (f *fleet) clients() []string {
 	ids := []string{}
+	if f.riverClients != nil {
+		ids = append(ids, f.riverClients()...)
+	}
 	for _, w := range f.workers {
 		if !w.hasEnded() {
 			ids = append(ids, w.client())

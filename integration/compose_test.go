@@ -2,22 +2,16 @@ package integration
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"quorumbox/outbox"
 )
@@ -30,9 +24,11 @@ const composeCanary = "compose-canary-5b9e21"
 //
 // Not parallel: it builds an image, which would disturb tests that measure.
 func TestCompose(t *testing.T) { //nolint:paralleltest // see above
-	c := startComposition(t)
+	c := startComposition(t, composition{})
 	c.wantHardened(t)
 	c.wantKeysAsked(t)
+	c.wantPages(t)
+	c.wantMetrics(t)
 
 	entries := c.store(t, 4)
 	c.await(t, entries)
@@ -67,46 +63,11 @@ func TestCompose(t *testing.T) { //nolint:paralleltest // see above
 			t.Errorf("%s differs from the writer (-peer +writer):\n%s", peer, diff)
 		}
 	}
-	c.wantQuietLogs(t)
-}
-
-// startComposition builds the image, starts the project under a name and ports of its own, and waits until it works. The project and its
-// volumes are gone when the test has ended, however that ends; the image stays, for the next build.
-func startComposition(t *testing.T) *composition {
-	t.Helper()
-	requireDocker(t)
-	c := &composition{project: "quorumbox-test-" + strings.ToLower(rand.Text()[:8])}
-	c.env = append(os.Environ(), "QUORUMBOX_IMAGE=quorumbox:test", "QUORUMBOX_QUORUM__WRITES=majority", "QUORUMBOX_LOG__LEVEL=debug")
-	for _, port := range []string{"POSTGRES", "PEER_1", "PEER_2", "PEER_3"} {
-		c.env = append(c.env, "QUORUMBOX_"+port+"_PORT=0") // one that is free; another one after each start
+	c.wantStory(t)
+	c.wantQuietLogs(t, composeCanary)
+	if got := strings.Count(c.compose(t, "logs", "--no-color", "worker"), `"worker started"`); got != 3 {
+		t.Errorf("got %d starts of workers in the logs, want 3: two, and the one that was killed", got)
 	}
-	c.removeAtEnd(t)
-	begin := time.Now()
-	c.composeWithin(t, buildTimeout, "up", "--build", "--detach", "--wait")
-	t.Logf("%s is up after %s", c.project, time.Since(begin).Round(time.Second))
-
-	c.secrets = map[string]string{
-		"database password": c.compose(t, "exec", "-T", "postgres", "cat", "/run/quorumbox/password"),
-		"api key":           c.compose(t, "run", "--rm", "--no-deps", "-T", "--user", "65532", "secrets", "cat", "/secrets/peer/api-key"),
-	}
-	for name, secret := range c.secrets {
-		if len(secret) != 64 {
-			t.Fatalf("the %s has %d characters, want 64", name, len(secret))
-		}
-	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	c.client = &http.Client{Transport: transport, Timeout: 30 * time.Second}
-	database := url.URL{
-		Scheme: "postgres", User: url.UserPassword("quorumbox", c.secrets["database password"]),
-		Host: c.address(t, "postgres", "5432"), Path: "quorumbox",
-	}
-	pool, err := pgxpool.New(t.Context(), database.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	c.pool = pool
-	return c
 }
 
 // store commits n transactions of 20 new memories each, and returns their entries.
@@ -288,25 +249,10 @@ func (c *composition) wantHardened(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]int{"secrets": 1, "postgres": 1, "migrate": 1, "worker": 2, "peer-1": 1, "peer-2": 1, "peer-3": 1}
+	want := map[string]int{
+		"secrets": 1, "postgres": 1, "migrate": 1, "roles": 1, "worker": 2, "ui": 1, "peer-1": 1, "peer-2": 1, "peer-3": 1,
+	}
 	if diff := cmp.Diff(seen, want); diff != "" {
 		t.Errorf("containers of each service (-got +want):\n%s", diff)
-	}
-}
-
-// wantQuietLogs checks that no container has logged a secret or the content of a memory.
-func (c *composition) wantQuietLogs(t *testing.T) {
-	t.Helper()
-	logs := []byte(c.compose(t, "logs", "--no-color"))
-	if got := bytes.Count(logs, []byte(`"worker started"`)); got != 3 {
-		t.Errorf("got %d starts of workers in the logs, want 3: two, and the one that was killed", got)
-	}
-	if bytes.Contains(logs, []byte(composeCanary)) {
-		t.Error("the content of a memory is in the logs")
-	}
-	for name, secret := range c.secrets {
-		if bytes.Contains(logs, []byte(secret)) {
-			t.Errorf("the %s is in the logs", name)
-		}
 	}
 }

@@ -51,6 +51,10 @@ type fleet struct {
 	pool    *pgxpool.Pool
 	peers   []*member
 	workers []*process // that were started
+
+	// riverClients are the ids under which the workers that live take jobs, where they are no processes of this fleet.
+	riverClients func() []string
+
 	secrets map[string]string
 	told    bool // the state of a failed test has been printed
 }
