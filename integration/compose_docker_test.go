@@ -47,19 +47,29 @@ type composition struct {
 // requireDocker skips the test where no Docker engine with the Compose plugin answers; where the variable CI is "true", it fails.
 func requireDocker(t *testing.T) {
 	t.Helper()
-	for _, args := range [][]string{{"info"}, {"compose", "version"}} {
-		ctx, cancel := context.WithTimeout(t.Context(), commandTimeout)
-		out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput() //nolint:gosec // one of the two above
-		cancel()
-		if err == nil {
-			continue
-		}
-		text := fmt.Sprintf("`docker %s`: %v: install and start a Docker engine with the Compose plugin\n%s", strings.Join(args, " "), err, out)
-		if os.Getenv("CI") == "true" {
-			t.Fatal(text)
-		}
-		t.Skip(text)
+	requireCommand(t, "start a Docker engine", "info")
+	requireCompose(t)
+}
+
+// requireCompose is that for the Compose plugin alone.
+func requireCompose(t *testing.T) {
+	t.Helper()
+	requireCommand(t, "install Docker with the Compose plugin", "compose", "version")
+}
+
+func requireCommand(t *testing.T, remedy string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), commandTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput() //nolint:gosec // one of the two above
+	if err == nil {
+		return
 	}
+	text := fmt.Sprintf("SKIPPED, NOT TESTED: `docker %s`: %v: %s\n%s", strings.Join(args, " "), err, remedy, out)
+	if os.Getenv("CI") == "true" {
+		t.Fatal(text)
+	}
+	t.Skip(text)
 }
 
 // arguments of a command about the project: nothing but the file and c.env decides what it is.

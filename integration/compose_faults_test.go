@@ -13,6 +13,9 @@ import (
 // duringFault is how many writes are committed, at least, while a fault lasts that lets writers write.
 const duringFault = 40
 
+// composeLease is above how long a worker holds a batch without renewing that: the default of quorum.ack_timeout, and 1.5 s.
+const composeLease = 4 * time.Second
+
 // composeFault is something that goes wrong with the containers while writers write.
 type composeFault struct {
 	name string
@@ -129,6 +132,7 @@ func (f *composedFleet) workerFaults() []composeFault {
 			inject: func(t *testing.T) string {
 				t.Helper()
 				c.docker(t, "pause", worker)
+				f.pass(t, composeLease)
 				f.takenOver(t)
 				return c.wantState(t, worker, "paused", 0)
 			},

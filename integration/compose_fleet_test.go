@@ -136,7 +136,21 @@ func (f *composedFleet) lags(t *testing.T, peer string) string {
 	return peer + " lags: " + class
 }
 
-// undecided waits until no batch is undecided that was dispatched before now: what a worker left was taken over.
+// pass waits until the database's clock has gone on.
+func (f *composedFleet) pass(t *testing.T, d time.Duration) {
+	t.Helper()
+	var end time.Time
+	if err := f.pool.QueryRow(t.Context(), `select clock_timestamp() + $1::interval`, d).Scan(&end); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the leases have run out", func() []string {
+		var is bool
+		err := f.pool.QueryRow(t.Context(), `select clock_timestamp() > $1`, end).Scan(&is)
+		return slices.Concat(problem(err), holds(is, "they have not"))
+	})
+}
+
+// takenOver waits until no batch is undecided that was dispatched before now: what a worker left was taken over.
 func (f *composedFleet) takenOver(t *testing.T) {
 	t.Helper()
 	var now time.Time

@@ -87,8 +87,10 @@ func (c *composition) wantQuietLogs(t *testing.T, content string) {
 	if bytes.Contains(logs, []byte(content)) {
 		t.Error("the content of a memory is in the logs")
 	}
+	if i := bytes.Index(logs, []byte("permission denied")); i >= 0 {
+		t.Errorf("a role has too few rights: %s", logs[max(0, i-200):min(len(logs), i+200)])
+	}
 	for name, secret := range c.secrets {
-		// The image of Postgres says nothing of passwords, and neither does the server.
 		if bytes.Contains(logs, []byte(secret)) {
 			t.Errorf("the %s is in the logs", name)
 		}
