@@ -15,8 +15,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// composePause is between two writes of one writer.
-const composePause = 25 * time.Millisecond
+const (
+	// composePause is between two writes of one writer.
+	composePause = 25 * time.Millisecond
+
+	// After every so many writes a writer waits for a busy fleet, so long at most.
+	composeAwaits = 10
+	composeWait   = 8 * time.Second
+)
 
 // composedFleet is a composition as a fleet, for all that checks one: its peers' logs, its tables.
 type composedFleet struct {
@@ -101,9 +107,34 @@ func (f *composedFleet) write(ctx context.Context, rng *rand.Rand, writer, n int
 		return err
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.inserted[fmt.Sprintf("w%d-%d", writer, n)] = true
+	f.mu.Unlock()
+	if n%composeAwaits == 0 {
+		f.waitALittle(ctx)
+	}
 	return nil
+}
+
+// waitALittle keeps a writer from running away from a fleet on a busy machine: it waits until little is left to dispatch and to decide, for a while.
+func (f *composedFleet) waitALittle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, composeWait)
+	defer cancel()
+	ticker := time.NewTicker(5 * pollEvery)
+	defer ticker.Stop()
+	for {
+		var little bool
+		err := f.pool.QueryRow(ctx, `
+			select (select count(*) from (select from undispatched limit $1) u) < $1
+			   and (select count(*) from (select from batches where verdict = 'pending' limit $1) b) < $1`, mostWaiting).Scan(&little)
+		if err != nil || little {
+			return // the next write will have the error, too
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
 }
 
 // lost is the memories whose commit was answered and which the database does not have.

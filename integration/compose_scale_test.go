@@ -79,7 +79,7 @@ func (f *composedFleet) scale(t *testing.T, workers int) {
 func (f *composedFleet) wantWorkers(t *testing.T, n int) {
 	t.Helper()
 	c := f.composition
-	until(t, fmt.Sprintf("%d workers are ready", n), func() []string {
+	untilWithin(t, startTimeout, fmt.Sprintf("%d workers are ready", n), func() []string {
 		running := c.running(t, "worker")
 		left := holds(len(running) == n, fmt.Sprintf("%d run", len(running)))
 		for _, id := range running {
@@ -98,7 +98,7 @@ func (f *composedFleet) allWork(t *testing.T, n int) {
 	if len(clients) != n {
 		t.Fatalf("C10: %d workers name their clients, want %d", len(clients), n)
 	}
-	until(t, "every worker has taken a job", func() []string {
+	untilWithin(t, startTimeout, "every worker has taken a job", func() []string {
 		idle, err := f.strings(t.Context(), `
 			select c || ' has not' from unnest($1::text[]) c
 			where not exists (select from river_job where attempted_at > $2 and attempted_by[cardinality(attempted_by)] = c)`, clients, since)
