@@ -120,7 +120,7 @@ func (f *composedFleet) workerFaults() []composeFault {
 			name: "SIGKILL of a worker",
 			inject: func(t *testing.T) string {
 				t.Helper()
-				worker = c.running(t, "worker")[0]
+				worker = c.runningWorkers(t)[0]
 				c.docker(t, "kill", "--signal", "KILL", worker)
 				f.takenOver(t)
 				return c.wantState(t, worker, "exited", 137)

@@ -39,7 +39,7 @@ type composeFile struct {
 func TestComposeFile(t *testing.T) {
 	t.Parallel()
 	requireCompose(t)
-	cmd := exec.CommandContext(t.Context(), "docker", "compose", "--file", "docker-compose.yml", "--env-file", os.DevNull,
+	cmd := exec.CommandContext(t.Context(), "docker", "compose", "--file", "docker-compose.yml", "--env-file", os.DevNull, //nolint:gosec // fixed
 		"--profile", "*", "config", "--format", "json")
 	cmd.Dir = ".."
 	text, err := cmd.Output()

@@ -70,7 +70,7 @@ func (c *composition) riverClients(t *testing.T) []string {
 	t.Helper()
 	started := regexp.MustCompile(`"River client started","client_id":"([^"]+)"`)
 	var ids []string
-	for _, id := range c.running(t, "worker") {
+	for _, id := range c.runningWorkers(t) {
 		all := started.FindAllStringSubmatch(c.logsOf(t, id), -1)
 		if len(all) > 0 {
 			ids = append(ids, all[len(all)-1][1]) // of the newest process

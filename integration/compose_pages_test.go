@@ -97,10 +97,10 @@ func (c *composition) wantQuietLogs(t *testing.T, content string) {
 	}
 }
 
-// running are the ids of a service's containers that run, sorted.
-func (c *composition) running(t *testing.T, service string) []string {
+// runningWorkers are the ids of the workers' containers that run, sorted.
+func (c *composition) runningWorkers(t *testing.T) []string {
 	t.Helper()
-	ids := strings.Fields(c.compose(t, "ps", "--status", "running", "--quiet", service))
+	ids := strings.Fields(c.compose(t, "ps", "--status", "running", "--quiet", "worker"))
 	slices.Sort(ids)
 	return ids
 }

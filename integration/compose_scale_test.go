@@ -44,7 +44,7 @@ func (f *composedFleet) upgrade() []composeFault {
 		name: "a new version, worker by worker",
 		inject: func(t *testing.T) string {
 			t.Helper()
-			old := c.running(t, "worker")
+			old := c.runningWorkers(t)
 			wantVersion(t, c, "test", old...)
 			c.env = append(slices.Clone(c.env), "QUORUMBOX_IMAGE="+next.image, "QUORUMBOX_VERSION=test-next")
 			c.composeWithin(t, buildTimeout, "build", "worker")
@@ -56,7 +56,7 @@ func (f *composedFleet) upgrade() []composeFault {
 				f.load.reach(t, duringFault/2)
 				f.scale(t, len(old))
 			}
-			running := c.running(t, "worker")
+			running := c.runningWorkers(t)
 			if slices.ContainsFunc(running, func(id string) bool { return slices.Contains(old, id) }) {
 				t.Errorf("C10: of the old workers some run: %v, %v", old, running)
 			}
@@ -80,7 +80,7 @@ func (f *composedFleet) wantWorkers(t *testing.T, n int) {
 	t.Helper()
 	c := f.composition
 	untilWithin(t, startTimeout, fmt.Sprintf("%d workers are ready", n), func() []string {
-		running := c.running(t, "worker")
+		running := c.runningWorkers(t)
 		left := holds(len(running) == n, fmt.Sprintf("%d run", len(running)))
 		for _, id := range running {
 			_, err := c.run(t.Context(), "exec", id, "/usr/local/bin/worker", "healthcheck")

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -17,14 +18,15 @@ import (
 func TestStory(t *testing.T) {
 	url := pgtest.URL(t)
 	dir := t.TempDir()
+	key := rand.Text()
 	keyFile := filepath.Join(dir, "api-key")
-	if err := os.WriteFile(keyFile, []byte("a-key-of-this-test"), 0o600); err != nil {
+	if err := os.WriteFile(keyFile, []byte(key), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var servers []*httptest.Server
 	var peers strings.Builder
 	for _, id := range []string{"peer-1", "peer-2", "peer-3"} {
-		p, err := refpeer.Open(t.Context(), refpeer.Config{DataDir: filepath.Join(dir, id), ID: "ref:" + id, APIKey: "a-key-of-this-test"})
+		p, err := refpeer.Open(t.Context(), refpeer.Config{DataDir: filepath.Join(dir, id), ID: "ref:" + id, APIKey: key})
 		if err != nil {
 			t.Fatal(err)
 		}
