@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"time"
@@ -82,7 +83,7 @@ func storyPeers(cfg config.Config) ([]demo.StoryPeer, error) {
 	var peers []demo.StoryPeer
 	for _, p := range cfg.Peers {
 		var key secret.Secret
-		if path := cfg.APIKeyFileOf(p); path != "" {
+		if path := cmp.Or(p.APIKeyFile, cfg.APIKeyFile); path != "" {
 			var err error
 			if key, err = secret.ReadFile(path); err != nil {
 				return nil, fmt.Errorf("api key of %s: %w", p.ID, err)
