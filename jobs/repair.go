@@ -167,11 +167,15 @@ func (r *repair) moveAway(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (r *repair) push(ctx context.Context) delivery {
-	for _, h := range r.holds {
-		var stop func()
-		ctx, stop = r.store.keepLease(ctx, h.token, []advance{{peerLane: h.peerLane, Cursor: h.cursor}})
-		defer stop()
-	}
+	ctx, stop := keepRenewing(ctx, func(ctx context.Context) error {
+		for _, h := range r.holds {
+			if err := r.store.announce(ctx, h.token, []advance{{peerLane: h.peerLane, Cursor: h.cursor}}, retryLease); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	defer stop()
 	ctx, traced := r.trace(ctx)
 	pushes := r.cfg.bounded()
 	how := isolation{parts: pushes, until: time.Now().Add(r.cfg.RetryBudget), repeats: pushRepeats, suspicions: r.suspicions()}

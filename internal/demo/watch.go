@@ -123,14 +123,14 @@ func lag(p status.Peer) string {
 	return text
 }
 
-// findPages notes the address of the job pages if the worker serves them.
+// findPages notes the address of the status page if the worker serves it.
 func (s *stage) findPages(ctx context.Context, listen string) {
 	if listen == "" {
 		return
 	}
-	pages := "http://" + listen + "/river/"
+	pages := "http://" + listen + "/"
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // not through a proxy
-	err := poll(ctx, pagesTimeout, "the job pages", func(ctx context.Context) (bool, error) {
+	err := poll(ctx, pagesTimeout, "the status page", func(ctx context.Context) (bool, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, pages, http.NoBody)
 		if err != nil {
 			return false, err
@@ -143,10 +143,10 @@ func (s *stage) findPages(ctx context.Context, listen string) {
 	})
 	if err != nil {
 		if ctx.Err() == nil {
-			s.show.event("pages", "no job pages at %s", pages)
+			s.show.event("pages", "no status page at %s", pages)
 		}
 		return
 	}
 	s.pages = pages
-	s.show.event("pages", "River UI shows the jobs: %s", pages)
+	s.show.event("pages", "status page: %s (the jobs: %sriver/)", pages, pages)
 }
