@@ -57,7 +57,7 @@ type Config struct {
 	// Worker runs a worker with the settings until its context ends, and returns nil then.
 	Worker func(ctx context.Context, url string, cfg config.Config, logger *slog.Logger) error
 
-	// Linger is called with the address of the job pages ("" if there are none) once all is shown, while everything still runs. Nil: the
+	// Linger is called with the address of the status page ("" if there are none) once all is shown, while everything still runs. Nil: the
 	// demo ends at once.
 	Linger func(ctx context.Context, pages string) error
 

@@ -57,7 +57,7 @@ type stage struct {
 	dir   string
 	pool  *pgxpool.Pool
 	peers []*peerProcess
-	pages string // address of the job pages, "" if there are none
+	pages string // address of the status page, "" if there are none
 
 	closers []closer
 }

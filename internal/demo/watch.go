@@ -17,7 +17,7 @@ const (
 	liveEvery  = 200 * time.Millisecond
 	linesEvery = time.Second
 
-	// pagesTimeout is how long the demo looks for the job pages.
+	// pagesTimeout is how long the demo looks for the status page.
 	pagesTimeout = 2 * time.Second
 
 	barWidth = 24
