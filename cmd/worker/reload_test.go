@@ -79,7 +79,7 @@ func TestPeersFollowTheirKeys(t *testing.T) {
 	put("key.priv", seed)
 	expect("another signing key", "second", next)
 	put("api-key", []byte("third "))
-	expect("an api key that no header can carry", "second", next, "the changed api_key_file cannot be used")
+	expect("an api key that no header can carry", "second", next, "api_key_file: the changed file cannot be used, going on with the last secret")
 	last, seed := newKey()
 	put("key.priv", seed[:31])
 	expect("half a signing key", "second", next, "api_key_file", "the changed signing_key_file cannot be used, going on with the last key: signing key: ")

@@ -195,6 +195,23 @@ func (b *tab) shows(text string) {
 	b.until(fmt.Sprintf("%q", text), fmt.Sprintf("document.body.innerText.includes(%q)", text))
 }
 
+// asks clicks a button until the page asks what it asks before it does something: what is live may move a button away in the moment of a click, and a person clicks again.
+func (b *tab) asks(button chromedp.CSS) {
+	b.t.Helper()
+	const looks = 20 // a second
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		b.run(chromedp.Click(button))
+		for range looks {
+			if eval[bool](b, `document.querySelector("#dialog").open`) {
+				return
+			}
+			b.run(chromedp.Sleep(50 * time.Millisecond))
+		}
+	}
+	b.shot("failed")
+	b.t.Fatalf("clicked %s for %s, and was asked nothing. The page says:\n%s", button, patience, eval[string](b, "document.body.innerText"))
+}
+
 // shot saves a picture of the whole page, where somebody wants one.
 func (b *tab) shot(name string) {
 	b.t.Helper()

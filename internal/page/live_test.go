@@ -126,7 +126,7 @@ func TestActions(t *testing.T) {
 			return chromedp.CSS(fmt.Sprintf("#peers > li:nth-child(%d) .buttons button:nth-child(%d)", row, n))
 		}
 
-		b.run(chromedp.Click(button(2, 1)))
+		b.asks(button(2, 1))
 		b.shows("Pause peer-02?")
 		b.shot("dialog")
 		b.run(chromedp.Click(chromedp.CSS("#dialog-no")))
@@ -134,19 +134,21 @@ func TestActions(t *testing.T) {
 		if count(t, pool, paused, jobs.PeerQueue("peer-02")) != 0 {
 			t.Fatal("cancelled, and paused all the same")
 		}
-		b.run(chromedp.Click(button(2, 1)), chromedp.Click(chromedp.CSS("#dialog-yes")))
+		b.asks(button(2, 1))
+		b.run(chromedp.Click(chromedp.CSS("#dialog-yes")))
 		b.shows("peer-02 is paused")
 		b.until("the peer to be shown as paused", `document.querySelector("#peers > li:nth-child(2)").dataset.condition === "paused"`)
 		if count(t, pool, paused, jobs.PeerQueue("peer-02")) != 1 {
 			t.Error("shown as paused, and it is not")
 		}
-		b.run(chromedp.Click(button(2, 1)), chromedp.KeyEvent(kb.Enter)) // the button has the focus
+		b.asks(button(2, 1))
+		b.run(chromedp.KeyEvent(kb.Enter)) // the button has the focus
 		b.shows("peer-02 is resumed")
 		if count(t, pool, paused, jobs.PeerQueue("peer-02")) != 0 {
 			t.Error("shown as resumed, and it is not")
 		}
 
-		b.run(chromedp.Click(button(1, 2)))
+		b.asks(button(1, 2))
 		b.shows("Type peer-01 to confirm")
 		b.until("nothing to be done before that", `document.querySelector("#dialog-yes").disabled`)
 		b.run(chromedp.SendKeys(chromedp.CSS("#dialog-input"), "peer-01"), chromedp.Click(chromedp.CSS("#dialog-yes")))
@@ -156,7 +158,8 @@ func TestActions(t *testing.T) {
 		exec(t, pool, `delete from lagging`)
 		b.until("the end of the snapshot", `document.querySelector("#peers > li:nth-child(1)").dataset.condition === "in_step"`)
 
-		b.run(chromedp.Click(chromedp.CSS("#peers > li:nth-child(3) .note button")), chromedp.Click(chromedp.CSS("#dialog-yes")))
+		b.asks("#peers > li:nth-child(3) .note button")
+		b.run(chromedp.Click(chromedp.CSS("#dialog-yes")))
 		b.shows("1 entry that peer-03 refuses: tried again")
 		if count(t, pool, `select count(*) from refusals where next_at <= now()`) != 1 {
 			t.Error("told that it is tried again, and it is not due")
@@ -176,7 +179,8 @@ func TestActions(t *testing.T) {
 		b.noProblems()
 	}
 	b := open(browser, t, server.URL, wide())
-	b.run(chromedp.Click(chromedp.CSS("#warnings button")), chromedp.Click(chromedp.CSS("#dialog-yes")))
+	b.asks("#warnings button")
+	b.run(chromedp.Click(chromedp.CSS("#dialog-yes")))
 	b.shows("the queue fan_out is resumed")
 	b.until("no warning any more", `document.querySelectorAll("#warnings li").length === 0`)
 }
