@@ -44,9 +44,13 @@ type composition struct {
 	gone    []byte // logs of containers that were removed
 }
 
-// requireDocker skips the test where no Docker engine with the Compose plugin answers; where the variable CI is "true", it fails.
+// requireDocker skips the test where no Docker engine with the Compose plugin answers; where the variable CI is "true", it fails. It also skips where .ci/run says that it has run
+// the tests of the compose project before, in a step of their own.
 func requireDocker(t *testing.T) {
 	t.Helper()
+	if os.Getenv("COMPOSE_TESTED") == "true" {
+		t.Skip("the compose project was tested before, by the same run of .ci/run (COMPOSE_TESTED)")
+	}
 	requireCommand(t, "start a Docker engine", "info")
 	requireCompose(t)
 }
