@@ -24,6 +24,16 @@ func behind(t *testing.T) (url string) {
 	if _, err := migrations.Up(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
+	with(t, url, func(p *goose.Provider) error {
+		_, err := p.DownTo(t.Context(), 8)
+		return err
+	})
+	return url
+}
+
+// with runs our migrations of the database as do says.
+func with(t *testing.T, url string, do func(*goose.Provider) error) {
+	t.Helper()
 	db, err := sql.Open("pgx", url)
 	if err != nil {
 		t.Fatal(err)
@@ -37,10 +47,9 @@ func behind(t *testing.T) (url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := provider.DownTo(t.Context(), 8); err != nil {
+	if err := do(provider); err != nil {
 		t.Fatal(err)
 	}
-	return url
 }
 
 // hold opens a transaction that reads the table peers, as a report that somebody forgot to end.

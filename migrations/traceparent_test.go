@@ -2,46 +2,25 @@ package migrations_test
 
 import (
 	"context"
-	"database/sql"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/database"
 
 	"quorumbox/internal/pgtest"
 	"quorumbox/migrations"
 )
-
-// upTo brings an empty database to one of our versions, as an earlier release left it.
-func upTo(t *testing.T, url string, version int64) {
-	t.Helper()
-	db, err := sql.Open("pgx", url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	store, err := database.NewStore(database.DialectPostgres, "quorumbox_migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	provider, err := goose.NewProvider("", db, os.DirFS("."), goose.WithStore(store), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := provider.UpTo(t.Context(), version); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // The column comes while a transaction that has read the outbox goes on and on: the migration waits for it, in turns that let writers through, and then
 // changes the catalogue alone.
 func TestTraceparentIsAddedBesideWriters(t *testing.T) {
 	t.Parallel()
 	url := pgtest.EmptyURL(t)
-	upTo(t, url, 9)
+	with(t, url, func(p *goose.Provider) error {
+		_, err := p.UpTo(t.Context(), 9) // as the release before left it
+		return err
+	})
 	connect := func() *pgx.Conn {
 		t.Helper()
 		conn, err := pgx.Connect(t.Context(), url)

@@ -17,22 +17,7 @@ const countTimeout = time.Second
 
 // watch shows the state until ctx ends.
 func (s *story) watch(ctx context.Context) {
-	every := linesEvery
-	if s.View == Live {
-		every = liveEvery
-	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		report, err := status.Read(ctx, s.Pool)
-		if err != nil {
-			continue // the next one may; what is wrong is found by those who need the database
-		}
+	watchStatus(ctx, s.Pool, s.View, func(report status.Report) {
 		has := s.counts(ctx)
 		if ctx.Err() != nil {
 			return
@@ -43,7 +28,7 @@ func (s *story) watch(ctx context.Context) {
 		} else {
 			s.show.event("", "%s", storyLine(s.source.size, imported, report, has))
 		}
-	}
+	})
 }
 
 // counts is how many memories each peer has, by id; those that do not say so are left out.

@@ -25,8 +25,20 @@ const (
 
 // watch shows the state until ctx ends.
 func (p *play) watch(ctx context.Context) {
+	watchStatus(ctx, p.pool, p.cfg.View, func(report status.Report) {
+		imported, _ := p.imports.get()
+		if p.cfg.View == Live {
+			p.show.panel(panel(p.source.size, imported, report, p.alive()))
+		} else {
+			p.show.event("", "%s", line(p.source.size, imported, report, p.alive()))
+		}
+	})
+}
+
+// watchStatus calls show with how replication stands, as often as the view wants, until ctx ends.
+func watchStatus(ctx context.Context, db status.DB, view View, show func(status.Report)) {
 	every := linesEvery
-	if p.cfg.View == Live {
+	if view == Live {
 		every = liveEvery
 	}
 	ticker := time.NewTicker(every)
@@ -37,16 +49,11 @@ func (p *play) watch(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		report, err := status.Read(ctx, p.pool)
+		report, err := status.Read(ctx, db)
 		if err != nil {
 			continue // the next one may; what is wrong is found by those who need the database
 		}
-		imported, _ := p.imports.get()
-		if p.cfg.View == Live {
-			p.show.panel(panel(p.source.size, imported, report, p.alive()))
-		} else {
-			p.show.event("", "%s", line(p.source.size, imported, report, p.alive()))
-		}
+		show(report)
 	}
 }
 
